@@ -1,0 +1,129 @@
+"""What a campaign will do, said before the first training: which genes can move, which cannot and why, and the cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from evolution.campaign import Campaign
+from evolution.space import Gene
+from evolution.strategy import Strategy, create
+from evolution.yolov5_2021 import DECIMALS
+
+Status = Literal["moves", "fixed", "stuck at 0", "inert"]
+
+FACTS = ("classes", "polygons", "seconds_per_training")
+FEW_VALUES = 101  # between the bounds; fewer steps than this are worth a word
+
+
+@dataclass(frozen=True)
+class GeneReport:
+    """A gene and what will become of it: ``inert`` means that it may move and that training will not notice."""
+
+    name: str
+    start: float
+    gain: float
+    lower: float
+    upper: float
+    status: Status
+    note: str
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """The report. ``epochs`` is the total over all trainings; ``cost`` says it in a line."""
+
+    genes: tuple[GeneReport, ...]
+    trainings: int
+    epochs: int
+    cost: str
+    notes: tuple[str, ...]
+
+    def count(self, status: Status) -> int:
+        return sum(gene.status == status for gene in self.genes)
+
+
+def preflight(campaign: Campaign, facts: Mapping[str, Any] | None = None) -> Preflight:
+    """The report on a campaign.
+
+    ``facts``, where known, are what the detector says of the data and the machine: ``classes`` (how many), ``polygons``
+    (whether objects have outlines), ``seconds_per_training``.
+
+    Raises:
+        ValueError: a fact has an unknown name.
+    """
+    facts = {} if facts is None else facts
+    for name in facts:
+        if name not in FACTS:
+            raise ValueError(f"fact '{name}' is unknown; known: {', '.join(FACTS)}")
+    strategy = create(campaign.strategy, campaign.options)
+    inert = _inert(campaign, strategy, facts)
+    genes = tuple(_report(gene, strategy, inert) for gene in campaign.space)
+    trainings, epochs = campaign.candidates, campaign.candidates * campaign.epochs
+    cost = f"{trainings:,} trainings x {campaign.epochs:,} epochs = {epochs:,} epochs"
+    seconds = facts.get("seconds_per_training")
+    if seconds is not None:
+        cost += f" (about {_duration(trainings * seconds)} on 1 device, from {seconds:.3g} s a training)"
+    notes = list(campaign.notes)
+    stuck = [gene.name for gene in genes if gene.status == "stuck at 0"]
+    if stuck:
+        remedy = "give them another start value to let them move"
+        notes.append(f"{', '.join(stuck)} start at 0 and stay there, since mutation multiplies: {remedy}")
+    if campaign.imported:
+        notes.append(f"{len(campaign.imported):,} imported rows stand outside the budget")
+    return Preflight(genes, trainings, epochs, cost, tuple(notes))
+
+
+def _report(gene: Gene, strategy: Strategy, inert: Mapping[str, str]) -> GeneReport:
+    status: Status = "moves"
+    if gene.fixed:
+        status = "fixed"
+    elif not strategy.moves(gene, gene.start):
+        status = "stuck at 0"
+    elif gene.name in inert:
+        status = "inert"
+    notes = [inert[gene.name]] if gene.name in inert else []
+    if status == "moves":
+        values = int(round((gene.upper - gene.lower) * 10**DECIMALS, 6)) + 1
+        if values <= FEW_VALUES:
+            notes.append(f"about {values} values, since children are rounded to {DECIMALS} decimals")
+        if gene.start in (gene.lower, gene.upper):
+            notes.append(f"starts on its {'lower' if gene.start == gene.lower else 'upper'} bound")
+    return GeneReport(gene.name, gene.start, gene.gain, gene.lower, gene.upper, status, "; ".join(notes))
+
+
+def _inert(campaign: Campaign, strategy: Strategy, facts: Mapping[str, Any]) -> dict[str, str]:
+    """Genes that cannot change this training, with the reason. Nothing is known of a trainer that is not ours."""
+    if campaign.trainer.kind != "detector":
+        return {}
+    inert: dict[str, str] = {}
+    if campaign.lineage == "yolov5":
+        inert["iou_t"] = "unused by lineage yolov5"
+    if facts.get("classes") == 1:
+        inert |= dict.fromkeys(("cls", "cls_pw"), "one class has no class loss")
+    if facts.get("polygons") is False:
+        inert["copy_paste"] = "the data has no polygons"
+    if campaign.base.get("rect") is True:
+        inert |= dict.fromkeys(("mosaic", "mixup"), "rect: true trains without mosaic")
+    elif _stays_zero(campaign, strategy, "mosaic"):
+        inert["mixup"] = "blends mosaics, and mosaic stays 0"
+    if campaign.base.get("anchors") == "stock":
+        inert["anchors"] = "anchors: stock keeps the model's own"
+    if _stays_zero(campaign, strategy, "warmup_epochs"):
+        inert |= dict.fromkeys(("warmup_momentum", "warmup_bias_lr"), "warmup_epochs stays 0")
+    return inert
+
+
+def _stays_zero(campaign: Campaign, strategy: Strategy, name: str) -> bool:
+    if name not in campaign.space:
+        return False
+    gene = campaign.space[name]
+    return gene.start == 0 and not strategy.moves(gene, 0.0)
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 3 * 86400.0), ("h", 5400.0), ("min", 90.0)):
+        if seconds >= size:
+            return f"{seconds / {'days': 86400, 'h': 3600, 'min': 60}[unit]:.3g} {unit}"
+    return f"{seconds:.3g} s"

@@ -1,0 +1,199 @@
+"""The files that users of yolov5 know: ``evolve.csv`` and ``evolve.txt`` (written and read) and ``hyp_evolved.yaml`` (written).
+
+=============  ==========================================================================================================
+evolve.csv     header and rows, ``%20.5g`` per field, comma separated, in the order of the candidates
+evolve.txt     no header, ``%10.3g`` per field (three digits: lossy), fittest first, each row once
+hyp_evolved    commented header, then the hyp set at full precision
+=============  ==========================================================================================================
+
+Both tables have 7 result columns (4 metrics, 3 validation losses), then the genes in the order of the space.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evolution.fitness import formula
+from evolution.problems import InvalidInput, Problem, nearest
+from evolution.space import Space
+
+# Columns of evolve.csv, and the metrics that they hold.
+COLUMNS: Mapping[str, str] = {
+    "metrics/precision": "precision",
+    "metrics/recall": "recall",
+    "metrics/mAP_0.5": "map50",
+    "metrics/mAP_0.5:0.95": "map50_95",
+    "val/box_loss": "val_box",
+    "val/obj_loss": "val_obj",
+    "val/cls_loss": "val_cls",
+}
+REQUIRED = ("metrics/precision", "metrics/recall", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95")
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """A finished candidate, as the files show it. A metric that it lacks is written as nan."""
+
+    number: int
+    hyp: Mapping[str, float]
+    metrics: Mapping[str, float]
+    fitness: float
+
+
+@dataclass(frozen=True)
+class ImportedRow:
+    """A row of an earlier evolution: a hyp set in the order of the space, and what it measured (only finite values)."""
+
+    hyp: Mapping[str, float]
+    metrics: Mapping[str, float]
+
+
+class InvalidResultFile(InvalidInput):
+    """An ``evolve.csv`` or ``evolve.txt`` cannot be used."""
+
+
+def evolve_csv(space: Space, rows: Sequence[ResultRow]) -> str:
+    """The text of ``evolve.csv``, as yolov5 lays it out."""
+    names = (*COLUMNS, *space.names)
+    lines = [",".join(f"{name:>20}" for name in names)]
+    for row in sorted(rows, key=lambda row: row.number):
+        lines.append(",".join(f"{value:20.5g}" for value in _values(space, row)))
+    return "\n".join(lines) + "\n"
+
+
+def evolve_txt(space: Space, rows: Sequence[ResultRow]) -> str:
+    """The text of ``evolve.txt``, as yolov5 wrote it until August 2021."""
+    ranked = sorted(rows, key=lambda row: (-row.fitness, row.number))
+    lines = dict.fromkeys("".join(f"{value:10.3g}" for value in _values(space, row)) for row in ranked)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _values(space: Space, row: ResultRow) -> list[float]:
+    return [row.metrics.get(name, math.nan) for name in COLUMNS.values()] + [row.hyp[name] for name in space.names]
+
+
+def hyp_yaml(campaign_name: str, row: ResultRow, of: int, weights: Mapping[str, float], space: Space) -> str:
+    """The text of ``hyp_evolved.yaml``: the hyp set of ``row``, the best of ``of`` finished candidates.
+
+    Numbers are exact, and written so that a YAML 1.1 reader too sees numbers (``1.0e-05``; it reads ``1e-05`` as text).
+    """
+    lines = [
+        "# Hyperparameter evolution results",
+        f"# Campaign: {campaign_name}",
+        f"# Best candidate: {row.number}",
+        f"# Candidates done: {of}",
+        f"# Fitness: {row.fitness:.6g} = {formula(weights)}",
+        "# " + ", ".join(f"{name:>20}" for name in COLUMNS),
+        "# " + ", ".join(f"{row.metrics.get(name, math.nan):20.5g}" for name in COLUMNS.values()),
+        "",
+    ]
+    lines += [f"{name}: {yaml_float(row.hyp[name])}" for name in space.names]
+    return "\n".join(lines) + "\n"
+
+
+def yaml_float(value: float) -> str:
+    """``value`` exactly, as every YAML reader takes for a number."""
+    text = repr(float(value))
+    mantissa, e, exponent = text.partition("e")
+    return f"{mantissa}{'' if '.' in mantissa else '.0'}e{exponent}" if e else text
+
+
+def read_result_file(name: str, text: str, space: Space) -> tuple[ImportedRow, ...]:
+    """The rows of ``evolve.csv`` or ``evolve.txt``, told apart by the end of ``name``; raises as the two readers do."""
+    if name.endswith(".csv"):
+        return read_evolve_csv(text, name, space)
+    if name.endswith(".txt"):
+        return read_evolve_txt(text, name, space)
+    raise _fault(name, None, "is neither a .csv nor a .txt", "give yolov5's evolve.csv or evolve.txt")
+
+
+def read_evolve_csv(text: str, source: str, space: Space) -> tuple[ImportedRow, ...]:
+    """The rows of an ``evolve.csv``; columns are found by their names, in any order. Further metric columns are left out.
+
+    Raises:
+        InvalidResultFile: names file, line, fault and remedy.
+    """
+    numbered = _lines(text)
+    if not numbered:
+        raise _fault(source, None, "is empty", "give an evolve.csv with a header and rows")
+    header = [name.strip() for name in numbered[0][1].split(",")]
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise _fault(source, 1, f"column '{repeated[0]}' is there twice", "keep one of them")
+    for name in (*REQUIRED, *space.names):
+        if name not in header:
+            what = "column" if name in COLUMNS else "column for gene"
+            remedy = "add the column, with the value that was trained with" if name in space else "give yolov5's evolve.csv"
+            raise _fault(source, numbered[0][0], f"no {what} '{name}'", remedy)
+    for name in header:
+        if name not in space and "/" not in name:
+            raise _fault(
+                source, numbered[0][0], f"column '{name[:60]}' is no gene of the space", nearest(name, list(space.names))
+            )
+    rows = []
+    for line, content in numbered[1:]:
+        fields = content.split(",")
+        if len(fields) != len(header):
+            fault = f"{len(fields)} fields, the header has {len(header)}"
+            raise _fault(source, line, fault, "remove the row, or restore the file")
+        values = dict(zip(header, _numbers(source, line, fields), strict=True))
+        rows.append(_row(source, line, space, {name: values.get(column) for column, name in COLUMNS.items()}, values))
+    return tuple(rows)
+
+
+def read_evolve_txt(text: str, source: str, space: Space) -> tuple[ImportedRow, ...]:
+    """The rows of an ``evolve.txt``: 7 results, then the genes in the order of the space.
+
+    Raises:
+        InvalidResultFile: names file, line, fault and remedy. A column too few or too many is the fault that yolov5 answered
+            with an IndexError.
+    """
+    rows = []
+    results = len(COLUMNS)
+    for line, content in _lines(text):
+        values = _numbers(source, line, content.split())
+        if len(values) != results + len(space):
+            hyps = max(len(values) - results, 0)
+            fault = f"{len(values)} columns are {results} results and {hyps} hyps, the space has {len(space)} genes"
+            remedy = "evolve with the genes of that file, or add the missing column"
+            if hyps == len(space) - 1 and "anchors" in space:
+                remedy = (
+                    "yolov5 left anchors out of its files: add a column of 3 in its place, or use a hyp set without the gene"
+                )
+            elif hyps > len(space):
+                remedy = "evolve with the genes of that file, or remove the columns that are no gene"
+            raise _fault(source, None, fault, remedy)
+        metrics: dict[str, float | None] = dict(zip(COLUMNS.values(), values, strict=False))
+        rows.append(_row(source, line, space, metrics, dict(zip(space.names, values[results:], strict=True))))
+    return tuple(rows)
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    return [(number, line) for number, line in enumerate(text.lstrip("\ufeff").splitlines(), 1) if line.strip()]
+
+
+def _numbers(source: str, line: int, fields: list[str]) -> list[float]:
+    numbers = []
+    for field in fields:
+        try:
+            numbers.append(float(field))
+        except ValueError:
+            remedy = "restore the number, or remove the row"
+            raise _fault(source, line, f"'{field.strip()[:40]}' is no number", remedy) from None
+    return numbers
+
+
+def _row(source: str, line: int, space: Space, metrics: Mapping[str, float | None], values: Mapping[str, float]) -> ImportedRow:
+    hyp = {name: values[name] + 0.0 for name in space.names}
+    kept = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
+    missing = [name for name in hyp if not math.isfinite(hyp[name])]
+    missing += [COLUMNS[column] for column in REQUIRED if COLUMNS[column] not in kept]
+    if missing:
+        raise _fault(source, line, f"'{missing[0]}' is not finite", "remove the row: that training did not finish")
+    return ImportedRow(hyp, kept)
+
+
+def _fault(source: str, line: int | None, message: str, remedy: str) -> InvalidResultFile:
+    return InvalidResultFile([Problem(source, line, "", message, remedy)])

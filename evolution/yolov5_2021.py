@@ -1,0 +1,142 @@
+"""The rule that yolov5 evolved with from September 2020 until 2023, and yolov3 still does: one parent, multiplied.
+
+==========================  ===================================================================================
+parent                      one of the n = min(5, rows) fittest, drawn with weight f - min f + 1e-6
+(option ``parent``)         or, as ``weighted``, the mean of those n rows under the same weights
+factor per gene             v = clip(1 + gain * b * z * u * sigma, 0.3, 3)
+                            b ~ Bernoulli(0.8) and z ~ N(0, 1) per gene, u ~ U(0, 1) once per draw, sigma = 0.2
+duplicate guard             drawn again while no gene that can move has v != 1
+child                       parent * v, clipped to the bounds, rounded to 5 decimals
+first candidate             the given hyp set, unchanged; children come from it until a row is finished
+==========================  ===================================================================================
+
+Published numbers and behaviour, written anew. The one departure: the draw of the parent is honest. The original program drew it
+from a generator that training had just re-seeded, so that it always fell on the same rank (docs/EVOLUTION.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evolution.problems import finite, shown
+from evolution.space import Gene, Space
+from evolution.strategy import OptionError, Proposal, Row
+
+Vector = NDArray[np.float64]
+
+DECIMALS = 5
+SMALLEST_FACTOR, LARGEST_FACTOR = 0.3, 3.0
+LEAST_WEIGHT = 1e-6
+MOST_DRAWS = 10_000
+
+
+@dataclass(frozen=True)
+class Yolov5:
+    """The rule and its options; the defaults are yolov5's."""
+
+    parents: int = 5
+    parent: str = "single"
+    mutation_probability: float = 0.8
+    sigma: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Raises OptionError, which names the option and what it may be."""
+        if isinstance(self.parents, bool) or not isinstance(self.parents, int) or not 1 <= self.parents <= 1000:
+            raise OptionError("parents", f"is {shown(self.parents)}", "write a whole number from 1 to 1000")
+        if self.parent not in ("single", "weighted"):
+            raise OptionError("parent", f"is {shown(self.parent)}", "write single or weighted")
+        # The lower limits keep the expected number of draws until something moves below a hundred.
+        for option, least in (("mutation_probability", 0.01), ("sigma", 0.001)):
+            number = finite(getattr(self, option))
+            if number is None or not least <= number <= 1:
+                raise OptionError(option, f"is {shown(getattr(self, option))}", f"write a number from {least} to 1")
+            object.__setattr__(self, option, number)
+
+    @property
+    def fittest(self) -> int:
+        return self.parents
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return asdict(self)
+
+    def moves(self, gene: Gene, value: float) -> bool:
+        """A factor moves whatever is not fixed and not 0: 0 times anything is 0."""
+        return not gene.fixed and value != 0
+
+    def propose(self, space: Space, fittest: Sequence[Row], rng: np.random.Generator) -> Proposal:
+        """A child of the fittest rows, or of the start hyp set while there are none; see ``Strategy.propose``."""
+        start = np.array([gene.start for gene in space])
+        parent, numbers = self._parent(space, fittest, rng)
+        if parent is None or not self._movable(space, parent).any():
+            # A parent whose genes have all rounded to 0 can have no children; the campaign goes on from its start.
+            parent, numbers = start, ()
+        movable = self._movable(space, parent)
+        if not movable.any():
+            raise ValueError("no gene can move: each is fixed, or 0, which no factor changes")
+        gains = np.array([gene.gain for gene in space])
+        factors = draw_factors(gains, movable, rng, probability=self.mutation_probability, sigma=self.sigma)
+        return Proposal(bounded(space, parent * factors), numbers)
+
+    def _parent(self, space: Space, fittest: Sequence[Row], rng: np.random.Generator) -> tuple[Vector | None, tuple[int, ...]]:
+        rows = sorted(fittest, key=lambda row: (-row.fitness, row.number))[: self.parents]
+        if not rows:
+            return None, ()
+        weights = parent_weights([row.fitness for row in rows])
+        hyps = np.array([[row.hyp[name] for name in space.names] for row in rows])
+        if self.parent == "weighted":
+            return weights @ hyps, tuple(row.number for row in rows)
+        drawn = draw_index(weights, rng)
+        return hyps[drawn], (rows[drawn].number,)
+
+    def _movable(self, space: Space, parent: Vector) -> NDArray[np.bool_]:
+        return np.array([self.moves(gene, value) for gene, value in zip(space, parent, strict=True)], dtype=bool)
+
+
+def parent_weights(fitness: Sequence[float]) -> Vector:
+    """Weights of the parents, summing to 1: in proportion to f - min f + 1e-6, so that equal rows are equally likely."""
+    f = np.asarray(fitness, dtype=np.float64)
+    largest = float(np.abs(f).max())
+    if largest > 1e100:  # the difference of huge numbers must not overflow
+        f = f / largest
+    weights = f - f.min() + LEAST_WEIGHT
+    return np.asarray(weights / weights.sum(), dtype=np.float64)
+
+
+def draw_index(weights: Vector, rng: np.random.Generator) -> int:
+    """An index drawn with the given weights (which sum to 1), from one uniform number."""
+    return min(int(np.searchsorted(np.cumsum(weights), rng.random(), side="right")), len(weights) - 1)
+
+
+def draw_factors(
+    gains: Vector, movable: NDArray[np.bool_], rng: np.random.Generator, *, probability: float = 0.8, sigma: float = 0.2
+) -> Vector:
+    """One factor per gene, in [0.3, 3]; 1 where the gene keeps its value. At least one movable gene has another factor.
+
+    Raises:
+        ValueError: no gene is movable, or gains so small that nothing moves in 10,000 draws.
+    """
+    if not movable.any():
+        raise ValueError("no gene can move")
+    for _ in range(MOST_DRAWS):
+        mutated = rng.random(len(gains)) < probability
+        z = rng.standard_normal(len(gains))
+        u = rng.random()
+        factors = np.clip(1 + gains * mutated * z * u * sigma, SMALLEST_FACTOR, LARGEST_FACTOR)
+        if (factors[movable] != 1).any():
+            return np.asarray(factors, dtype=np.float64)
+    raise ValueError(f"no gene moved in {MOST_DRAWS:,} draws; gains, mutation_probability or sigma are too small")
+
+
+def bounded(space: Space, values: Vector) -> dict[str, float]:
+    """Values clipped to the bounds and rounded; clipped again, since rounding may step over a bound finer than 5 decimals."""
+    hyp = {}
+    for gene, value in zip(space, values, strict=True):
+        rounded = round(gene.clip(float(value)), DECIMALS) + 0.0  # never -0.0
+        hyp[gene.name] = gene.clip(rounded)
+    return hyp
