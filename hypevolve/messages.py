@@ -1,0 +1,299 @@
+"""Every message that crosses the network, and nothing else.
+
+Requests refuse keys they do not know; answers ignore them, so that a worker one version behind goes on working. Numbers are
+finite on both sides: NaN and infinity are a training's failure, not its result. The wire carries durations, never instants that
+a machine would compare with its own clock. Routes and their rules are described in docs/PROTOCOL.md.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PREFIX = "/api/v1"
+PROTOCOL = 1
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+HypSet = dict[str, float]
+Metrics = Annotated[dict[str, float], Field(max_length=64)]
+State = Literal["queued", "leased", "running", "done", "failed", "cancelled"]
+Origin = Literal["initial", "bred", "imported", "enqueued", "confirm"]
+FailureKind = Literal["nan", "oom", "data", "exit_code", "timeout", "crash"]
+Command = Literal["continue", "drain", "cancel"]
+
+
+def _without_nul(value: Any) -> Any:
+    """``value`` with the one character replaced that PostgreSQL cannot hold; a trainer's last words may contain it."""
+    if isinstance(value, str):
+        return value.replace("\x00", "\ufffd")
+    if isinstance(value, dict):
+        return {_without_nul(key): _without_nul(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nul(item) for item in value]
+    return value
+
+
+class Request(BaseModel):
+    """A body sent to the coordinator."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _clean(cls, data: Any) -> Any:
+        return _without_nul(data)
+
+
+class Answer(BaseModel):
+    """A body sent by the coordinator."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, frozen=True)
+
+
+# ---- workers and leases ------------------------------------------------------------------------------------------------------
+
+
+class RegisterWorker(Request):
+    """A worker introduces itself; ``worker`` is new at every process start."""
+
+    worker: UUID
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    host: Annotated[str, Field(max_length=255)] = ""
+    devices: Annotated[list[str], Field(max_length=64)] = ["cpu"]
+    protocol: int = PROTOCOL
+    versions: Annotated[dict[str, str], Field(max_length=32)] = {}
+
+
+class Registered(Answer):
+    """What the coordinator tells a new worker about itself."""
+
+    protocol: int
+    version: str
+
+
+class Ask(Request):
+    """Ask for work. The same ``request_id`` always gets the same leases, so that a lost reply costs nothing."""
+
+    request_id: UUID
+    worker: UUID
+    devices: Annotated[list[str], Field(max_length=64)] = ["cpu"]
+    campaigns: list[Name] | None = None
+    n: Annotated[int, Field(ge=1, le=64)] = 1
+
+
+class Lease(Answer):
+    """A candidate to train: everything a worker must know, and the token that every later message carries."""
+
+    candidate: int
+    campaign: str
+    number: int
+    rung: int
+    token: str
+    hyp: HypSet
+    hyp_hash: str
+    data_hash: str | None
+    base: dict[str, Any]
+    trainer: dict[str, Any]
+    weights: dict[str, float]
+    seed: int
+    epochs: int
+    lease_s: float
+    beat_s: float
+
+
+class Leases(Answer):
+    leases: list[Lease]
+
+
+class Heartbeat(Request):
+    """A sign of life. ``progress`` is the finished share of the training, 0 to 1; ``samples`` are device readings."""
+
+    epoch: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    progress: Annotated[float, Field(ge=0, le=1)] = 0.0
+    samples: Annotated[dict[str, float], Field(max_length=32)] = {}
+
+
+class HeartbeatAnswer(Answer):
+    """``current`` is False once another worker holds the candidate; only ``cancel`` stops a training."""
+
+    lease_s: float
+    command: Command
+    current: bool
+
+
+class Epoch(Request):
+    epoch: Annotated[int, Field(ge=0, le=1_000_000)]
+    metrics: Metrics
+
+
+class Epochs(Request):
+    epochs: Annotated[list[Epoch], Field(min_length=1, max_length=100)]
+
+
+class EpochsAnswer(Answer):
+    current: bool
+
+
+class Result(Request):
+    """What a finished training measured, bound by its hashes to what was asked."""
+
+    metrics: Metrics
+    fitness: float
+    hyp_hash: str
+    data_hash: str | None = None
+    rung: Annotated[int, Field(ge=0)] = 0
+    seconds: Annotated[float, Field(ge=0)]
+    epochs: Annotated[int, Field(ge=0)]
+
+
+class ResultAnswer(Answer):
+    """``counts`` is False where an earlier attempt's result already stands (``reason`` already_done)."""
+
+    counts: bool
+    reason: str | None = None
+
+
+class Failure(Request):
+    """The training itself said no."""
+
+    kind: FailureKind
+    detail: Annotated[str, Field(max_length=8000)] = ""
+
+
+class FailureAnswer(Answer):
+    """The candidate's state now: queued where it will be tried again, failed where not."""
+
+    state: State
+
+
+# ---- campaigns and candidates ------------------------------------------------------------------------------------------------
+
+
+class Candidate(Answer):
+    """One row of the generation table, as people read it."""
+
+    number: int
+    state: State
+    origin: Origin
+    hyp: HypSet
+    parents: list[int]
+    fitness: float | None
+    metrics: dict[str, float] | None
+    attempts: int
+    failures: int
+    failure: str | None
+    seconds: float | None
+    epochs_done: int
+    worker: str | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class CandidatePage(Answer):
+    """``next`` is the cursor of the following page, absent on the last."""
+
+    items: list[Candidate]
+    next: str | None
+
+
+class EpochRow(Answer):
+    epoch: int
+    metrics: dict[str, float]
+
+
+class EpochCurve(Answer):
+    """The curve of the attempt whose result counts, or of the newest attempt while there is none."""
+
+    number: int
+    epochs: list[EpochRow]
+
+
+class Counts(Answer):
+    """planned = done + failed + cancelled + running + leased + queued + unbred; ``lost`` counts events, not candidates."""
+
+    planned: int
+    done: int
+    failed: int
+    cancelled: int
+    running: int
+    leased: int
+    queued: int
+    unbred: int
+    imported: int
+    lost: int
+
+
+class Campaign(Answer):
+    """One campaign in numbers."""
+
+    name: str
+    state: Literal["running", "finished"]
+    strategy: str
+    weights: dict[str, float]
+    counts: Counts
+    best: Candidate | None
+    default: Candidate | None
+    eta_s: float | None
+    created_at: datetime
+    finished_at: datetime | None
+    document: dict[str, Any]
+
+
+class CampaignList(Answer):
+    items: list[Campaign]
+
+
+class ChangeCampaign(Request):
+    """Set the budget of a campaign anew; it cannot fall below the candidates already bred."""
+
+    candidates: Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class HeldLease(Answer):
+    campaign: str
+    number: int
+    epoch: int
+    progress: float
+    beat_age_s: float
+    expires_in_s: float
+
+
+class Worker(Answer):
+    """A worker and what it holds. ``silent`` is True once one of its leases has expired."""
+
+    worker: UUID
+    name: str
+    host: str
+    devices: list[str]
+    versions: dict[str, str]
+    registered_at: datetime
+    seen_age_s: float
+    silent: bool
+    leases: list[HeldLease]
+
+
+class WorkerList(Answer):
+    items: list[Worker]
+
+
+class ErrorItem(Answer):
+    """One thing wrong in a request: where it is, what it is, what to do."""
+
+    key: str
+    message: str
+    remedy: str = ""
+    line: int | None = None
+
+
+class Problem(Answer):
+    """RFC 9457 problem details; every error of the API has this shape."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str | None = None
+    errors: list[ErrorItem] = []

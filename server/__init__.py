@@ -1,0 +1,1 @@
+"""The coordinator: keeps the generation table in PostgreSQL, breeds candidates and leases them to workers."""

@@ -1,0 +1,125 @@
+"""``python -m server``: starts the database where none is given, migrates it, serves until SIGTERM."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from server import settings
+from server.app import create_app
+from server.database import Database, migrate
+from server.errors import Unavailable
+from server.postgres import EmbeddedPostgres, PostgresUnavailable
+
+log = logging.getLogger("server")
+
+
+class _Server(uvicorn.Server):
+    """Announces itself once it answers, keeps the embedded PostgreSQL alive, and lets waiting asks go when told to stop."""
+
+    def __init__(self, config: uvicorn.Config, url: str, announce: Path | None, postgres: EmbeddedPostgres | None) -> None:
+        super().__init__(config)
+        self._url = url
+        self._announce = announce
+        self._postgres = postgres
+
+    async def on_tick(self, counter: int) -> bool:
+        # In the event loop on purpose: the kernel ties the server's life to the thread that starts it, and nothing else can be
+        # done without a database.
+        if self._postgres is not None and not self._postgres.alive():
+            log.warning("the embedded PostgreSQL is gone; starting it again")
+            before = self._postgres.url
+            if self._postgres.start() != before:
+                log.error("the embedded PostgreSQL came back at another address; start the coordinator again")
+                return True
+        return await super().on_tick(counter)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.started:
+            return
+        log.info("coordinator at %s", self._url)
+        if self._announce is not None:
+            fresh = self._announce.with_suffix(".new")
+            fresh.write_text(json.dumps({"url": self._url, "pid": os.getpid()}))
+            fresh.replace(self._announce)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.app.state.coordinator.watch.dismiss()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
+
+
+def main(arguments: list[str]) -> int:
+    """Serve. Returns the exit code: 0 after SIGTERM, 1 where the database cannot be used, 2 where the port is taken."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    asked = settings.read(arguments, os.environ)
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, _leave)  # uvicorn raises the signal again once it has stopped serving
+    with contextlib.ExitStack() as opened:
+        listener = _listen(asked.host, asked.port)
+        if listener is None:
+            print(
+                f"port {asked.port} on {asked.host} is taken; stop what uses it or choose another with --port", file=sys.stderr
+            )
+            return 2
+        opened.enter_context(contextlib.closing(listener))
+        postgres = None if asked.database_url else EmbeddedPostgres(asked.folder, pg_bin=asked.pg_bin)
+        try:
+            url = asked.database_url or opened.enter_context(postgres).url  # type: ignore[arg-type]
+            migrate(url)
+            database = opened.enter_context(contextlib.closing(Database(url)))
+        except (PostgresUnavailable, Unavailable, ValueError) as error:
+            print(error, file=sys.stderr)
+            return 1
+        opened.callback(_ignore_signals)
+        _serve(asked, database, postgres, listener)
+    return 0
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def _ignore_signals() -> None:
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, signal.SIG_IGN)
+
+
+def _serve(asked: settings.Settings, database: Database, postgres: EmbeddedPostgres | None, listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    if asked.host not in ("127.0.0.1", "localhost", "::1"):
+        log.warning(
+            "listening on %s: there are no access tokens yet, so let only a trusted network reach port %d", asked.host, port
+        )
+    shown = "127.0.0.1" if asked.host in ("0.0.0.0", "::") else asked.host  # noqa: S104
+    config = uvicorn.Config(
+        create_app(database, root_path=asked.root_path), log_level="warning", access_log=False, timeout_graceful_shutdown=10
+    )
+    _Server(config, f"http://{shown}:{port}{asked.root_path}", asked.announce, postgres).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket | None:
+    """A listening socket taken before anything is started, so that a taken port costs nothing; None where it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        return None
+    return listener
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,188 @@
+"""Campaigns and candidates over HTTP, for people and their scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import PlainTextResponse
+from sqlalchemy import Connection, text
+
+from evolution import result_files
+from evolution.campaign import Campaign
+from hypevolve import messages
+from server import campaigns, candidates
+from server.coordinator import coordinator_of
+from server.errors import Invalid, NotFound
+from server.plots import evolve_png
+
+router = APIRouter(tags=["campaigns"])
+
+T = TypeVar("T")
+
+MAX_CAMPAIGN_BYTES = 4_000_000
+YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
+
+
+async def _store(request: Request, work: Callable[[Connection], T]) -> T:
+    coordinator = coordinator_of(request)
+    return await coordinator.ordinary(lambda: coordinator.database.run(work))
+
+
+@router.get("/campaigns")
+async def list_campaigns(request: Request) -> messages.CampaignList:
+    """Every campaign in numbers, the newest first."""
+
+    def work(connection: Connection) -> list[messages.Campaign]:
+        rows = connection.execute(text("select * from campaign order by created_at desc")).all()
+        return [campaigns.summary(connection, row) for row in rows]
+
+    return messages.CampaignList(items=await _store(request, work))
+
+
+@router.post(
+    "/campaigns",
+    responses={200: {"description": "The same campaign was there already"}, 201: {"model": messages.Campaign}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"type": "object"}}, "application/yaml": {"schema": {"type": "string"}}},
+        }
+    },
+)
+async def create(request: Request, response: Response) -> messages.Campaign:
+    """Create a campaign from a campaign file, as JSON or YAML, with the hyp set inline.
+
+    Creating the same campaign again answers 200 and changes nothing.
+    """
+    body = await request.body()
+    if len(body) > MAX_CAMPAIGN_BYTES:
+        raise Invalid("too-large", f"a campaign has at most {MAX_CAMPAIGN_BYTES} bytes")
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    campaign = _parse(body, kind)
+
+    def work(connection: Connection) -> tuple[bool, messages.Campaign]:
+        new = campaigns.create(connection, campaign)
+        return new, campaigns.summary(connection, campaigns.find(connection, campaign.name))
+
+    new, summary = await _store(request, work)
+    coordinator_of(request).watch.stir()
+    response.status_code = 201 if new else 200
+    return summary
+
+
+def _parse(body: bytes, kind: str) -> Campaign:
+    try:
+        source = body.decode()
+    except UnicodeDecodeError as error:
+        raise Invalid("not-utf8", f"the body is not UTF-8: {error}") from error
+    if kind in YAML_TYPES:
+        return Campaign.read(source, "request", _no_files)
+    try:
+        document = json.loads(source, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise Invalid("not-json", f"the body is not JSON: {error}; send YAML as application/yaml") from error
+    if not isinstance(document, dict):
+        raise Invalid("not-an-object", "a campaign is a JSON object, as in the campaign file")
+    return Campaign.from_document(document)
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _no_files(name: str) -> str:
+    raise FileNotFoundError(f"the coordinator opens no file of yours; put the contents of {name} inline")
+
+
+@router.get("/campaigns/{name}")
+async def show(request: Request, name: str) -> messages.Campaign:
+    """One campaign in numbers that add up, with its best and its default candidate."""
+    return await _store(request, lambda c: campaigns.summary(c, campaigns.find(c, name)))
+
+
+@router.patch("/campaigns/{name}")
+async def change(request: Request, name: str, body: messages.ChangeCampaign) -> messages.Campaign:
+    """Set the budget of candidates anew."""
+
+    def work(connection: Connection) -> messages.Campaign:
+        campaigns.change_budget(connection, name, body.candidates)
+        return campaigns.summary(connection, campaigns.find(connection, name))
+
+    summary = await _store(request, work)
+    coordinator_of(request).watch.stir()
+    return summary
+
+
+@router.get("/campaigns/{name}/candidates")
+async def list_candidates(
+    request: Request,
+    name: str,
+    state: messages.State | None = None,
+    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> messages.CandidatePage:
+    """Candidates by number. `next` is the cursor of the following page."""
+    return await _store(
+        request, lambda c: candidates.page(c, campaigns.find(c, name).id, state=state, cursor=cursor, limit=limit)
+    )
+
+
+@router.get("/campaigns/{name}/candidates/{number}")
+async def candidate(request: Request, name: str, number: int) -> messages.Candidate:
+    return await _store(request, lambda c: candidates.find(c, campaigns.find(c, name), number))
+
+
+@router.get("/campaigns/{name}/candidates/{number}/epochs")
+async def curve(request: Request, name: str, number: int) -> messages.EpochCurve:
+    """The learning curve of one candidate."""
+    return await _store(request, lambda c: candidates.curve(c, campaigns.find(c, name), number))
+
+
+@router.get("/campaigns/{name}/best")
+async def best(request: Request, name: str, n: Annotated[int, Query(ge=1, le=100)] = 1) -> list[messages.Candidate]:
+    """The fittest candidates, the best first."""
+    return await _store(request, lambda c: candidates.best(c, campaigns.find(c, name).id, n))
+
+
+def _rows(connection: Connection, name: str) -> tuple[Campaign, list[result_files.ResultRow]]:
+    row = campaigns.find(connection, name)
+    return Campaign.from_document(row.document), list(candidates.finished(connection, row.id))
+
+
+@router.get("/campaigns/{name}/hyp_evolved.yaml", response_class=PlainTextResponse)
+async def hyp_evolved(request: Request, name: str) -> Any:
+    """The best hyp set so far, as the file that `train.py --hyp` takes."""
+    campaign, rows = await _store(request, lambda c: _rows(c, name))
+    if not rows:
+        raise NotFound("no-result", f"no candidate of '{name}' has finished yet, so there is no best hyp set")
+    fittest = max(rows, key=lambda row: (row.fitness, -row.number))
+    body = result_files.hyp_yaml(campaign.name, fittest, of=len(rows), weights=campaign.weights, space=campaign.space)
+    return PlainTextResponse(body, media_type="application/yaml")
+
+
+@router.get("/campaigns/{name}/evolve.csv", response_class=PlainTextResponse)
+async def evolve_csv(request: Request, name: str) -> Any:
+    """Every done candidate in yolov5's `evolve.csv` layout, by number."""
+    campaign, rows = await _store(request, lambda c: _rows(c, name))
+    return PlainTextResponse(result_files.evolve_csv(campaign.space, rows), media_type="text/csv")
+
+
+@router.get("/campaigns/{name}/evolve.txt", response_class=PlainTextResponse)
+async def evolve_txt(request: Request, name: str) -> Any:
+    """Every done candidate in yolov5's older `evolve.txt` layout: no header, the fittest first."""
+    campaign, rows = await _store(request, lambda c: _rows(c, name))
+    return PlainTextResponse(result_files.evolve_txt(campaign.space, rows))
+
+
+@router.get("/campaigns/{name}/evolve.png", response_class=Response)
+async def evolve_picture(request: Request, name: str) -> Any:
+    """A panel per gene: value against fitness, colour = density, the best marked."""
+    coordinator = coordinator_of(request)
+    campaign, rows = await _store(request, lambda c: _rows(c, name))
+    if not rows:
+        raise NotFound("no-result", f"no candidate of '{name}' has finished yet, so there is nothing to draw")
+    png = await coordinator.drawing(lambda: evolve_png(campaign.space, rows, title=campaign.name))
+    return Response(png, media_type="image/png")

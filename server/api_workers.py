@@ -1,0 +1,110 @@
+"""The worker protocol over HTTP: register, ask, beat, report, release. Each route is one short transaction."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from hypevolve import __version__, messages
+from server import fleet, leases, results
+from server.asking import ask as ask_for_work
+from server.coordinator import coordinator_of
+from server.errors import Conflict
+
+router = APIRouter(tags=["worker protocol"])
+
+MAX_WAIT_S = 30.0
+
+
+@router.post("/workers")
+async def register(request: Request, body: messages.RegisterWorker) -> messages.Registered:
+    """A worker introduces itself. Its id is new at every start of its process."""
+    coordinator = coordinator_of(request)
+    await coordinator.ordinary(lambda: coordinator.database.run(lambda c: fleet.register(c, body)))
+    return messages.Registered(protocol=messages.PROTOCOL, version=__version__)
+
+
+@router.get("/workers")
+async def workers(request: Request) -> messages.WorkerList:
+    """Workers heard of in the last day, with the leases they hold."""
+    coordinator = coordinator_of(request)
+    return messages.WorkerList(items=await coordinator.ordinary(lambda: coordinator.database.run(fleet.workers)))
+
+
+@router.post(
+    "/leases",
+    response_model=messages.Leases,
+    responses={204: {"description": "No work now; ask again after Retry-After seconds"}},
+)
+async def ask(request: Request, body: messages.Ask, prefer: Annotated[str | None, Header()] = None) -> Any:
+    """Ask for work. `Prefer: wait=20` waits that many seconds (30 at most) until there is some."""
+    coordinator = coordinator_of(request)
+    deadline = time.monotonic() + _wait_s(prefer)
+    while True:
+        granted = await coordinator.ordinary(lambda: ask_for_work(coordinator.database, coordinator.breeder, body))
+        if granted:
+            return messages.Leases(leases=granted)
+        left = deadline - time.monotonic()
+        if left <= 0 or not await coordinator.watch.wait(body.campaigns, left) or await request.is_disconnected():
+            return Response(status_code=204, headers={"Retry-After": "2"})
+
+
+def _wait_s(prefer: str | None) -> float:
+    wanted = re.search(r"\bwait\s*=\s*(\d{1,6})", prefer or "")
+    return min(float(wanted[1]), MAX_WAIT_S) if wanted else 0.0
+
+
+@router.put("/leases/{token}")
+async def heartbeat(request: Request, token: str, body: messages.Heartbeat) -> messages.HeartbeatAnswer:
+    """Renew a lease. Only the command `cancel` stops a training."""
+    coordinator = coordinator_of(request)
+    return await coordinator.essential(
+        lambda: coordinator.database.run(lambda c: leases.heartbeat(c, token, body), essential=True)
+    )
+
+
+@router.delete("/leases/{token}", status_code=204)
+async def release(request: Request, token: str, reason: Annotated[str, Query(max_length=200)] = "released") -> None:
+    """Hand a candidate back, free of charge; it is offered again at once."""
+    coordinator = coordinator_of(request)
+    await coordinator.essential(lambda: coordinator.database.run(lambda c: leases.release(c, token, reason), essential=True))
+    coordinator.watch.stir()
+
+
+@router.post("/leases/{token}/epochs")
+async def epochs(request: Request, token: str, body: messages.Epochs) -> messages.EpochsAnswer:
+    """A batch of epoch metrics; repeating it changes nothing."""
+    coordinator = coordinator_of(request)
+    return await coordinator.essential(
+        lambda: coordinator.database.run(lambda c: results.store_epochs(c, token, body), essential=True)
+    )
+
+
+@router.put("/candidates/{candidate}/attempts/{token}/result", responses={201: {"model": messages.ResultAnswer}})
+async def result(
+    request: Request, response: Response, candidate: int, token: str, body: messages.Result
+) -> messages.ResultAnswer:
+    """The result of a training: 201 where it was stored and counts, 200 where an answer is repeated or came late."""
+    coordinator = coordinator_of(request)
+    verdict = await coordinator.essential(
+        lambda: coordinator.database.run(lambda c: results.store_result(c, candidate, token, body), essential=True)
+    )
+    coordinator.watch.stir()
+    if verdict.refusal is not None:
+        raise Conflict("result-refused", f"{verdict.refusal}; the numbers are kept for audit and do not count")
+    response.status_code = 201 if verdict.stored and verdict.answer.counts else 200
+    return verdict.answer
+
+
+@router.post("/leases/{token}/failure")
+async def failure(request: Request, token: str, body: messages.Failure) -> messages.FailureAnswer:
+    """The training said no: `nan`, `oom`, `data`, `exit_code`, `timeout` or `crash`."""
+    coordinator = coordinator_of(request)
+    answer = await coordinator.essential(
+        lambda: coordinator.database.run(lambda c: results.store_failure(c, token, body), essential=True)
+    )
+    coordinator.watch.stir()
+    return answer

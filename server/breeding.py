@@ -1,0 +1,181 @@
+"""The next candidate: rows -> strategy -> hyp set -> row. The only caller of strategies.
+
+A child is computed outside any lock from a snapshot of the fittest rows, then the campaign's row is locked for what must be
+exact: budget, number and duplicates. Its randomness comes from (campaign seed, number), its parents from the rows named in
+``bred_from``, so that any replica finds the same hyp set again. Whoever lost the race for a number breeds again for the next
+one.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import numpy as np
+from sqlalchemy import Connection, text
+
+from evolution.campaign import Campaign
+from evolution.strategy import Proposal, Row, Strategy, candidate_rng, create
+from hypevolve import messages
+from hypevolve.hashes import hyp_hash
+from server import events, leases
+from server.database import Database
+from server.tables import candidate
+
+MAX_DRAWS = 100  # for a child nobody has trained; a space with fewer points than candidates must repeat some in the end
+
+
+class _Snapshot(NamedTuple):
+    campaign_id: int
+    number: int
+    campaign: Campaign
+    strategy: Strategy
+    fittest: list[Row]
+
+
+class Breeder:
+    """Breeds for the campaigns of one coordinator.
+
+    Within a process one child of a campaign is bred at a time: a second one would only lose the race for the number.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._turn: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
+
+    def breed(self, ask: messages.Ask, slots: range) -> int:
+        """Breed and grant candidates for the slots of a request, from the least busy campaigns first; how many."""
+        bred = 0
+        while bred < len(slots):
+            campaign = self._database.run(lambda connection: _hungriest(connection, ask))
+            if campaign is None:
+                break
+            with self._turn[campaign]:
+                bred += self._breed_one(campaign, ask, slots[bred])
+        return bred
+
+    def _breed_one(self, campaign_id: int, ask: messages.Ask, slot: int) -> bool:
+        while True:
+            snapshot = self._database.run(lambda connection: _snapshot(connection, campaign_id))
+            if snapshot is None:
+                return False
+            rng = candidate_rng(snapshot.campaign.seed, snapshot.number)
+            for draws in range(1, MAX_DRAWS + 1):
+                child = _child(snapshot, rng)
+                insert = self._database.run(partial(_insert, snapshot=snapshot, child=child, draws=draws, ask=ask, slot=slot))
+                if insert == "inserted":
+                    return True
+                if insert == "overtaken":
+                    break
+
+
+def _hungriest(connection: Connection, ask: messages.Ask) -> int | None:
+    """The campaign with numbers left that has the fewest candidates in training."""
+    row = connection.execute(
+        text(
+            """
+            select c.id from campaign c
+            where c.bred < c.candidates and (cast(:campaigns as text[]) is null or c.name = any(:campaigns))
+            order by (select count(*) from lease l where l.campaign_id = c.id), c.id limit 1
+            """
+        ),
+        {"campaigns": ask.campaigns},
+    ).first()
+    return None if row is None else int(row.id)
+
+
+def _snapshot(connection: Connection, campaign_id: int) -> _Snapshot | None:
+    """What the next child is bred from; None where the budget is given out."""
+    row = connection.execute(
+        text("select document::text as document, bred, candidates from campaign where id = :id"), {"id": campaign_id}
+    ).one()
+    if row.bred >= row.candidates:
+        return None
+    campaign, strategy = _parsed(row.document)
+    fittest = connection.execute(
+        text(
+            """
+            select number, hyp, fitness from candidate where campaign_id = :id and state = 'done'
+            order by fitness desc, number limit :n
+            """
+        ),
+        {"id": campaign_id, "n": strategy.fittest},
+    )
+    return _Snapshot(campaign_id, row.bred, campaign, strategy, [Row(r.number, r.hyp, r.fitness) for r in fittest])
+
+
+@lru_cache(maxsize=64)
+def _parsed(document: str) -> tuple[Campaign, Strategy]:
+    campaign = Campaign.from_document(json.loads(document))
+    return campaign, create(campaign.strategy, campaign.options)
+
+
+def _child(snapshot: _Snapshot, rng: np.random.Generator) -> Proposal:
+    if snapshot.number == 0:
+        return Proposal(snapshot.campaign.space.start, ())
+    return snapshot.strategy.propose(snapshot.campaign.space, snapshot.fittest, rng)
+
+
+def _insert(connection: Connection, snapshot: _Snapshot, child: Proposal, draws: int, ask: messages.Ask, slot: int) -> str:
+    """``inserted``, ``overtaken`` (another took this number) or ``duplicate`` (draw again)."""
+    bred = connection.execute(
+        text("select bred from campaign where id = :id for no key update"), {"id": snapshot.campaign_id}
+    ).scalar_one()
+    if bred != snapshot.number:
+        return "overtaken"
+    digest = hyp_hash(child.hyp)
+    twin = connection.execute(
+        text("select number from candidate where campaign_id = :id and hyp_hash = :hash limit 1"),
+        {"id": snapshot.campaign_id, "hash": digest},
+    ).first()
+    if twin is not None and snapshot.number > 0 and draws < MAX_DRAWS:
+        return "duplicate"
+    row = connection.execute(
+        candidate.insert()
+        .values(
+            campaign_id=snapshot.campaign_id,
+            number=snapshot.number,
+            hyp=child.hyp,
+            hyp_hash=digest,
+            origin="bred" if snapshot.number else "initial",
+            parents=list(child.parents),
+            bred_from={"fittest": [parent.number for parent in snapshot.fittest], "draws": draws},
+        )
+        .returning(candidate.c.id)
+    ).one()
+    connection.execute(text("update campaign set bred = bred + 1 where id = :id"), {"id": snapshot.campaign_id})
+    events.record(connection, snapshot.campaign_id, "bred", snapshot.number, parents=list(child.parents))
+    leases.grant(connection, row.id, snapshot.campaign_id, snapshot.number, ask, slot)
+    return "inserted"
+
+
+def replay(connection: Connection, campaign: str, number: int) -> dict[str, float]:
+    """The hyp set of a bred candidate computed anew from the snapshot it was bred from, to audit a campaign."""
+    row = connection.execute(
+        text(
+            """
+            select c.id, c.document::text as document, k.bred_from from campaign c
+            join candidate k on k.campaign_id = c.id where c.name = :campaign and k.number = :number
+            """
+        ),
+        {"campaign": campaign, "number": number},
+    ).one()
+    parsed, strategy = _parsed(row.document)
+    parents = connection.execute(
+        text(
+            """
+            select number, hyp, fitness from candidate where campaign_id = :id and number = any(:numbers)
+            order by fitness desc, number
+            """
+        ),
+        {"id": row.id, "numbers": row.bred_from["fittest"]},
+    )
+    snapshot = _Snapshot(row.id, number, parsed, strategy, [Row(r.number, r.hyp, r.fitness) for r in parents])
+    rng = candidate_rng(parsed.seed, number)
+    child = _child(snapshot, rng)
+    for _ in range(row.bred_from["draws"] - 1):
+        child = _child(snapshot, rng)
+    return dict(child.hyp)

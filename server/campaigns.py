@@ -1,0 +1,178 @@
+"""Campaigns: create one, change its budget, and the numbers that sum one up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from evolution.campaign import Campaign
+from evolution.fitness import fitness
+from hypevolve import messages
+from hypevolve.hashes import hyp_hash
+from server import candidates, events
+from server.errors import Conflict, NotFound
+from server.tables import campaign as campaign_table
+from server.tables import candidate as candidate_table
+
+
+def create(connection: Connection, campaign: Campaign) -> bool:
+    """Store a campaign; False where the same one is already there.
+
+    Raises:
+        Conflict: another campaign has this name; says in what it differs.
+    """
+    document = campaign.to_document()
+    connection.execute(text("select pg_advisory_xact_lock(hashtext('campaign'), hashtext(:name))"), {"name": campaign.name})
+    there = connection.execute(text("select document from campaign where name = :name"), {"name": campaign.name}).first()
+    if there is not None:
+        # By way of JSON, so that 15 and 15.0, list and tuple compare as they were stored.
+        differing = _differences(there.document, json.loads(json.dumps(document)))
+        if differing:
+            raise Conflict(
+                "campaign-exists",
+                f"campaign '{campaign.name}' exists with another {', '.join(differing)}; choose another name, "
+                "or leave these as they were (a budget of candidates can be changed with PATCH)",
+                [messages.ErrorItem(key=key, message="differs from the stored campaign") for key in differing],
+            )
+        return False
+    row = connection.execute(
+        campaign_table.insert()
+        .values(
+            name=campaign.name,
+            document=document,
+            seed=campaign.seed,
+            same_seed=campaign.same_seed,
+            candidates=campaign.candidates,
+            retries_failed=campaign.retries_failed,
+            lease_s=campaign.expire_s,
+            beat_s=campaign.heartbeat_s,
+        )
+        .returning(campaign_table.c.id)
+    ).one()
+    events.record(connection, row.id, "created", candidates=campaign.candidates)
+    _import_rows(connection, row.id, campaign)
+    return True
+
+
+def _import_rows(connection: Connection, campaign_id: int, campaign: Campaign) -> None:
+    """Earlier results as parents: numbered -1, -2, ... so that candidate k of the budget keeps its number and seed."""
+    rows = [
+        {
+            "campaign_id": campaign_id,
+            "number": -1 - index,
+            "hyp": dict(row.hyp),
+            "hyp_hash": hyp_hash(row.hyp),
+            "origin": "imported",
+            "state": "done",
+            "fitness": fitness(row.metrics, campaign.weights),
+        }
+        for index, row in enumerate(campaign.imported)
+    ]
+    if rows:
+        connection.execute(candidate_table.insert(), rows)
+        events.record(connection, campaign_id, "imported", rows=len(rows))
+
+
+def _differences(stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key in sorted(stored.keys() | given.keys()):
+        ours, theirs = stored.get(key), given.get(key)
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            found += _differences(ours, theirs, f"{prefix}{key}.")
+        elif ours != theirs:
+            found.append(f"{prefix}{key}")
+    return found
+
+
+def change_budget(connection: Connection, name: str, candidates_planned: int) -> None:
+    """Set the number of candidates anew.
+
+    Raises:
+        NotFound: no such campaign.
+        Conflict: more candidates than that are already bred.
+    """
+    row = connection.execute(text("select * from campaign where name = :name for no key update"), {"name": name}).first()
+    if row is None:
+        raise NotFound("unknown-campaign", f"no campaign is called '{name}'")
+    if candidates_planned < row.bred:
+        raise Conflict("budget", f"{row.bred} candidates are already bred, so the budget cannot fall to {candidates_planned}")
+    document = row.document
+    document["budget"]["candidates"] = candidates_planned
+    connection.execute(
+        campaign_table.update().where(campaign_table.c.id == row.id).values(candidates=candidates_planned, document=document)
+    )
+    events.record(connection, row.id, "budget", candidates=candidates_planned, before=row.candidates)
+
+
+def find(connection: Connection, name: str) -> Row[Any]:
+    """The campaign's row.
+
+    Raises:
+        NotFound: no such campaign; names those there are.
+    """
+    row = connection.execute(text("select * from campaign where name = :name"), {"name": name}).first()
+    if row is None:
+        names = [r.name for r in connection.execute(text("select name from campaign order by created_at desc limit 5"))]
+        known = f"; there are {', '.join(names)}" if names else "; none has been created yet"
+        raise NotFound("unknown-campaign", f"no campaign is called '{name}'{known}")
+    return row
+
+
+def summary(connection: Connection, row: Row[Any]) -> messages.Campaign:
+    """One campaign in numbers that add up, with its best and its default candidate."""
+    counts = _counts(connection, row)
+    best = candidates.best(connection, row.id, 1)
+    finished = counts.done + counts.failed + counts.cancelled == counts.planned
+    rate = connection.execute(
+        text(
+            """
+            select count(*) as n, extract(epoch from max(finished_at) - min(finished_at)) as seconds, max(finished_at) as last
+            from (select finished_at from candidate where campaign_id = :id and finished_at is not null
+                  order by finished_at desc limit 20) recent
+            """
+        ),
+        {"id": row.id},
+    ).one()
+    left = counts.planned - counts.done - counts.failed - counts.cancelled
+    return messages.Campaign(
+        name=row.name,
+        state="finished" if finished else "running",
+        strategy=row.document["evolve"]["strategy"],
+        weights=row.document["fitness"],
+        counts=counts,
+        best=best[0] if best else None,
+        default=candidates.one(connection, row.id, 0),
+        eta_s=left * float(rate.seconds) / (rate.n - 1) if left and rate.n >= 3 else None,
+        created_at=row.created_at,
+        finished_at=rate.last if finished else None,
+        document=row.document,
+    )
+
+
+def _counts(connection: Connection, row: Row[Any]) -> messages.Counts:
+    states = {
+        r.state: r.n
+        for r in connection.execute(
+            text("select state, count(*) as n from candidate where campaign_id = :id and origin <> 'imported' group by state"),
+            {"id": row.id},
+        )
+    }
+    other = connection.execute(
+        text(
+            """
+            select (select count(*) from candidate where campaign_id = :id and origin = 'imported') as imported,
+                   (select count(*) from event where campaign_id = :id and kind = 'lost') as lost
+            """
+        ),
+        {"id": row.id},
+    ).one()
+    return messages.Counts(
+        planned=row.candidates,
+        unbred=row.candidates - row.bred,
+        imported=other.imported,
+        lost=other.lost,
+        **{state: states.get(state, 0) for state in ("done", "failed", "cancelled", "running", "leased", "queued")},
+    )

@@ -1,0 +1,134 @@
+"""Reading the generation table: one candidate, the best, pages, learning curves, rows for result files."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from evolution.result_files import ResultRow
+from hypevolve import messages
+from server.errors import Invalid, NotFound
+
+_CANDIDATE = """
+    select k.number, k.state, k.origin, k.hyp, k.parents, k.fitness, r.metrics, k.attempts, k.failures, k.failure, r.seconds,
+           coalesce(r.epochs, l.epoch, 0) as epochs_done, w.name as worker, k.created_at, k.finished_at
+    from candidate k
+    left join result r on r.candidate_id = k.id and r.counts
+    left join lease l on l.candidate_id = k.id
+    left join attempt a on a.token = coalesce(r.token, k.token)
+    left join worker w on w.id = a.worker_id
+    where k.campaign_id = :campaign
+"""
+
+
+def one(connection: Connection, campaign_id: int, number: int) -> messages.Candidate | None:
+    row = connection.execute(text(_CANDIDATE + " and k.number = :number"), {"campaign": campaign_id, "number": number}).first()
+    return None if row is None else _candidate(row)
+
+
+def find(connection: Connection, campaign: Row[Any], number: int) -> messages.Candidate:
+    """One candidate by its number.
+
+    Raises:
+        NotFound: says up to which number candidates exist.
+    """
+    found = one(connection, campaign.id, number)
+    if found is None:
+        raise NotFound(
+            "unknown-candidate", f"campaign '{campaign.name}' has no candidate {number}; {campaign.bred} are bred so far"
+        )
+    return found
+
+
+def best(connection: Connection, campaign_id: int, n: int) -> list[messages.Candidate]:
+    """The ``n`` fittest that this campaign trained, ties by number."""
+    rows = connection.execute(
+        text(_CANDIDATE + " and k.state = 'done' and k.origin <> 'imported' order by k.fitness desc, k.number limit :n"),
+        {"campaign": campaign_id, "n": n},
+    )
+    return [_candidate(row) for row in rows]
+
+
+def page(
+    connection: Connection, campaign_id: int, *, state: str | None, cursor: str | None, limit: int, newest_first: bool = False
+) -> messages.CandidatePage:
+    """A page by number. The cursor names the last row seen, so that pages stay right while rows are added.
+
+    Raises:
+        Invalid: the cursor is not one of ours.
+    """
+    order, beyond = ("desc", "<") if newest_first else ("asc", ">")
+    rows = connection.execute(
+        text(
+            _CANDIDATE
+            + f"""
+            and (cast(:state as text) is null or k.state = :state)
+            and (cast(:after as int) is null or k.number {beyond} :after)
+            order by k.number {order} limit :limit
+            """
+        ),
+        {"campaign": campaign_id, "state": state, "after": None if cursor is None else _number(cursor), "limit": limit + 1},
+    ).all()
+    items = [_candidate(row) for row in rows[:limit]]
+    return messages.CandidatePage(items=items, next=_cursor(items[-1].number) if len(rows) > limit else None)
+
+
+def _cursor(number: int) -> str:
+    return base64.urlsafe_b64encode(f"n{number}".encode()).decode().rstrip("=")
+
+
+def _number(cursor: str) -> int:
+    try:
+        decoded = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        if not decoded.startswith("n"):
+            raise ValueError(decoded)
+        number = int(decoded[1:])
+        if abs(number) >= 2**31:
+            raise ValueError(decoded)
+        return number
+    except (ValueError, binascii.Error, UnicodeDecodeError) as error:
+        raise Invalid("cursor", f"'{cursor}' is no cursor of this list; start again without one") from error
+
+
+def curve(connection: Connection, campaign: Row[Any], number: int) -> messages.EpochCurve:
+    """The epochs of the attempt whose result counts, or of the newest attempt while there is none.
+
+    Raises:
+        NotFound: no such candidate.
+    """
+    find(connection, campaign, number)
+    rows = connection.execute(
+        text(
+            """
+            select e.epoch, e.metrics from candidate k
+            left join result r on r.candidate_id = k.id and r.counts
+            join epoch e on e.candidate_id = k.id and e.token = coalesce(r.token, k.token)
+            where k.campaign_id = :campaign and k.number = :number order by e.epoch
+            """
+        ),
+        {"campaign": campaign.id, "number": number},
+    )
+    return messages.EpochCurve(number=number, epochs=[messages.EpochRow(epoch=r.epoch, metrics=r.metrics) for r in rows])
+
+
+def finished(connection: Connection, campaign_id: int) -> Iterator[ResultRow]:
+    """Every done candidate in the order of numbers; imported ones, whose metrics were not all kept, stand outside."""
+    rows = connection.execute(
+        text(
+            """
+            select k.number, k.hyp, r.metrics, k.fitness from candidate k join result r on r.candidate_id = k.id and r.counts
+            where k.campaign_id = :campaign and k.state = 'done' order by k.number
+            """
+        ),
+        {"campaign": campaign_id},
+    )
+    for row in rows:
+        yield ResultRow(number=row.number, hyp=row.hyp, metrics=row.metrics, fitness=row.fitness)
+
+
+def _candidate(row: Row[Any]) -> messages.Candidate:
+    return messages.Candidate.model_validate(dict(row._mapping))

@@ -1,0 +1,61 @@
+"""What the routes of one coordinator process share: the database behind thread limiters, the breeder, the waiting asks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+from anyio.to_thread import run_sync
+from fastapi import Request
+
+from server import pulse
+from server.breeding import Breeder
+from server.database import Database
+from server.errors import Unavailable
+from server.waiting import WorkWatch, work_by_campaign
+
+T = TypeVar("T")
+
+ESSENTIAL_THREADS = 4
+ORDINARY_THREADS = 8
+
+
+class Coordinator:
+    """Sync work is done in threads, waiting in the event loop."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.breeder = Breeder(database)
+        self.watch = WorkWatch(self._look)
+        self._essential = anyio.CapacityLimiter(ESSENTIAL_THREADS)
+        self._ordinary = anyio.CapacityLimiter(ORDINARY_THREADS)
+        self._drawing = anyio.CapacityLimiter(1)
+
+    async def essential(self, work: Callable[[], T]) -> T:
+        """Run a heartbeat, result or release: never behind asks or pages."""
+        return await run_sync(work, limiter=self._essential)
+
+    async def ordinary(self, work: Callable[[], T]) -> T:
+        return await run_sync(work, limiter=self._ordinary)
+
+    async def drawing(self, work: Callable[[], T]) -> T:
+        """Draw a picture: a second of computing, in which asks must not queue."""
+        return await run_sync(work, limiter=self._drawing)
+
+    async def _look(self) -> dict[str, int]:
+        return await self.ordinary(lambda: self.database.run(work_by_campaign))
+
+    async def beat(self) -> None:
+        """Write the service's pulse until cancelled."""
+        while True:
+            with contextlib.suppress(Unavailable):
+                await self.essential(lambda: self.database.run(pulse.beat, essential=True))
+            await asyncio.sleep(pulse.INTERVAL_S)
+
+
+def coordinator_of(request: Request) -> Coordinator:
+    coordinator: Coordinator = request.app.state.coordinator
+    return coordinator

@@ -1,0 +1,167 @@
+"""The one door to PostgreSQL: engines, transactions with bounded retries, migrations.
+
+Two pools: heartbeats, results and releases never wait behind asks and pages. Every transaction is short and has time limits set
+with SET LOCAL, which also works through pgbouncer in transaction mode. A whole transaction is retried where PostgreSQL says
+that trying again can help; everything else that the database cannot answer becomes ``Unavailable`` (503).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import alembic.command
+import alembic.config
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from server.errors import Unavailable
+
+T = TypeVar("T")
+
+# PostgreSQL's codes for "try this transaction again": serialization failure, deadlock, lock timeout.
+_TRY_AGAIN = {"40001", "40P01", "55P03"}
+# ... and for "the server cannot serve you now": admin shutdown, crash, starting up, too many connections, disk full, read-only.
+_NOT_NOW = {"57P01", "57P02", "57P03", "53300", "53100", "25006", "57014"}
+_TRIES = 5
+
+_UNIQUE_VIOLATION = "23505"
+
+_MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
+_MIGRATION_LOCK = 7_290_451
+
+
+def parse_url(url: str) -> URL:
+    """``url`` for SQLAlchemy with psycopg2; accepts postgres:// and postgresql:// as people write them.
+
+    Raises:
+        ValueError: one line that says what a good URL looks like.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        parsed = None
+    if parsed is None or parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise ValueError(
+            f"database URL '{_without_password(url)}' is not of the form postgresql://user:password@host:5432/name"
+        )
+    return parsed.set(drivername="postgresql+psycopg2")
+
+
+def _without_password(url: str) -> str:
+    _, at, tail = url.rpartition("@")
+    return f"…@{tail}" if at else url
+
+
+class Database:
+    """The pools of one coordinator process.
+
+    Args:
+        url: of any PostgreSQL >= 14.
+        essential: connections kept for heartbeats, results and releases.
+        ordinary: connections for everything else.
+    """
+
+    def __init__(self, url: str, *, essential: int = 4, ordinary: int = 8) -> None:
+        self.url = parse_url(url)
+        self._essential = _engine(self.url, essential)
+        self._ordinary = _engine(self.url, ordinary)
+
+    def run(self, work: Callable[[Connection], T], *, essential: bool = False) -> T:
+        """``work`` in one transaction, committed when it returns; repeated as a whole where PostgreSQL asks for it.
+
+        Raises:
+            Unavailable: the database could not answer; nothing was committed, or the outcome of COMMIT is unknown (every
+                mutation is idempotent, so repeating the request settles it).
+        """
+        engine = self._essential if essential else self._ordinary
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                with engine.begin() as connection:
+                    connection.execute(text("set local statement_timeout = '5s'; set local lock_timeout = '1s'"))
+                    return work(connection)
+            except IntegrityError as error:
+                # Two requests raced for one key: the loser looks again and finds the winner's row.
+                if getattr(error.orig, "pgcode", None) != _UNIQUE_VIOLATION:
+                    raise
+                if tries_left == 0:
+                    raise Unavailable("contended", "the same rows are being written by others; repeat the request") from error
+            except DBAPIError as error:
+                code = getattr(error.orig, "pgcode", None)
+                again = code in _TRY_AGAIN or error.connection_invalidated
+                if not again and code not in _NOT_NOW and code is not None:
+                    raise
+                if not again or tries_left == 0:
+                    raise Unavailable(
+                        "store", f"the database cannot answer now ({_reason(error)}); repeat the request"
+                    ) from error
+            except PoolTimeout as error:
+                raise Unavailable("busy", "all database connections are in use; repeat the request") from error
+            time.sleep(random.uniform(0, 0.1))  # noqa: S311 - jitter, not a secret
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        self._essential.dispose()
+        self._ordinary.dispose()
+
+
+def _engine(url: URL, size: int) -> Engine:
+    return create_engine(
+        url,
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_recycle=1800,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": 3,
+            "application_name": "hypevolve",
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+        },
+    )
+
+
+def _reason(error: DBAPIError) -> str:
+    lines = str(error.orig).strip().splitlines()
+    return lines[0].strip() if lines else type(error.orig).__name__
+
+
+def migrate(url: str) -> None:
+    """Bring the schema to the newest revision; any number of coordinators may do so at once (advisory lock).
+
+    Raises:
+        Unavailable: the database cannot be reached or refuses; names the reason and the remedy.
+        ValueError: the URL is no PostgreSQL URL.
+    """
+    engine = _engine(parse_url(url), 1)
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            config = alembic_config()
+            config.attributes["connection"] = connection
+            alembic.command.upgrade(config, "head")
+    except DBAPIError as error:
+        raise Unavailable(
+            "store",
+            f"cannot use the database at {_without_password(url)}: {_reason(error)}; check --db or HYPEVOLVE_DATABASE_URL",
+        ) from error
+    finally:
+        engine.dispose()
+
+
+def alembic_config() -> alembic.config.Config:
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+def scalar(connection: Connection, sql: str, **values: Any) -> Any:
+    """The first column of the first row of ``sql``, or None."""
+    return connection.execute(text(sql), values).scalar()

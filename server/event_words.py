@@ -1,0 +1,63 @@
+"""Events as sentences. Those that only say that all goes its way (bred, leased, running) are left to the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from hypevolve.messages import Answer
+from server import events
+
+SHOWN = 12
+LOOKED_AT = 120  # a done candidate leaves four events, three of them quiet
+QUIET = ("bred", "leased", "running")
+
+
+class EventLine(Answer):
+    kind: str
+    number: int | None
+    words: str
+    at: datetime
+
+
+def latest(connection: Connection, campaign_id: int) -> list[EventLine]:
+    """The newest events that are worth a line, the newest first."""
+    found = [row for row in events.latest(connection, campaign_id, LOOKED_AT) if row["kind"] not in QUIET][:SHOWN]
+    ids = [row["detail"]["worker"] for row in found if "worker" in row["detail"]]
+    names = connection.execute(
+        text("select id::text as id, name from worker where id = any(cast(:ids as uuid[]))"), {"ids": ids}
+    )
+    known = {row.id: row.name for row in names}
+    return [
+        EventLine(kind=row["kind"], number=row["number"], words=sentence(row["kind"], row["detail"], known), at=row["at"])
+        for row in found
+    ]
+
+
+def sentence(kind: str, detail: Mapping[str, Any], workers: Mapping[str, str]) -> str:
+    """What happened, without the candidate's number; an event of a kind unknown here is named as it is."""
+    worker = workers.get(str(detail.get("worker")), "a worker")
+    match kind:
+        case "created":
+            return f"campaign created with a budget of {detail.get('candidates')} candidates"
+        case "imported":
+            return f"{detail.get('rows')} earlier results imported as parents"
+        case "budget":
+            return f"budget changed from {detail.get('before')} to {detail.get('candidates')} candidates"
+        case "done":
+            return f"done, fitness {detail.get('fitness', 0.0):.4f}"
+        case "lost":
+            return f"lost: {worker} fell silent, another worker continues"
+        case "released":
+            return f"handed back: {detail.get('reason')}"
+        case "refused":
+            return f"result refused: {detail.get('reason')}"
+        case "failed" | "retried":
+            again = "; it will be tried again" if kind == "retried" else ""
+            why = str(detail.get("detail") or "").strip().splitlines()[-1:]
+            return f"failed ({detail.get('failure')}){again}" + (f": {why[0][:160]}" if why else "")
+        case _:
+            return kind

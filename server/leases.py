@@ -1,0 +1,233 @@
+"""Who trains what: asking for work, heartbeats, release, and what becomes of a lease whose worker fell silent.
+
+Nobody reaps. An expired lease stays its holder's until another worker asks and takes it, so a worker that was only slow revives
+it by its next heartbeat. Two races matter and are settled by row locks, in the one order campaign, candidate, lease:
+
+- two workers ask for the same candidate: FOR NO KEY UPDATE SKIP LOCKED lets one win, the other looks at the next;
+- a heartbeat comes between seeing an expired lease and taking it: the lease row is read again under its lock.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+from hypevolve import messages
+from server import events
+from server.errors import Conflict, NotFound
+from server.pulse import LEASES_MAY_EXPIRE
+
+OVER = ("done", "failed", "cancelled")
+MAX_ATTEMPTS = 20  # of any kind; then the candidate has failed, so that no candidate can occupy workers for ever
+
+_LEASES = """
+    select k.id as candidate, c.name as campaign, k.number, k.rung, a.token, k.hyp, k.hyp_hash, c.data_hash, c.document, c.seed,
+           c.same_seed, c.lease_s, c.beat_s
+    from attempt a join candidate k on k.id = a.candidate_id join campaign c on c.id = k.campaign_id
+    where a.request_id = :request_id order by a.request_slot
+"""
+
+_TAKEABLE = f"""
+    select k.id, k.campaign_id, k.number, k.token, k.attempts, k.state
+    from candidate k join campaign c on c.id = k.campaign_id
+    where k.state in ('queued', 'leased', 'running')
+      and (cast(:campaigns as text[]) is null or c.name = any(:campaigns))
+      and (k.state = 'queued' or exists (
+             select 1 from lease l where l.candidate_id = k.id and l.expires_at < clock_timestamp() and {LEASES_MAY_EXPIRE}))
+    order by k.id limit 1 for no key update of k skip locked
+"""
+
+
+def granted(connection: Connection, request_id: UUID) -> list[messages.Lease]:
+    """The leases that this request was given; asking again with the same id gets them again."""
+    return [_lease(row) for row in connection.execute(text(_LEASES), {"request_id": request_id})]
+
+
+def see_worker(connection: Connection, worker: UUID, devices: Sequence[str]) -> None:
+    """Note that a worker was heard; one that never registered gets a row under the head of its id."""
+    connection.execute(
+        text(
+            """
+            insert into worker (id, name, devices) values (:id, :name, to_jsonb(cast(:devices as text[])))
+            on conflict (id) do update set seen_at = clock_timestamp()
+            where worker.seen_at < clock_timestamp() - interval '5 s'
+            """
+        ),
+        {"id": worker, "name": str(worker)[:8], "devices": list(devices)},
+    )
+
+
+def take(connection: Connection, ask: messages.Ask, slots: range) -> int:
+    """Grant returned and expired candidates to the slots of a request; how many were granted."""
+    taken = 0
+    while taken < len(slots):
+        row = connection.execute(text(_TAKEABLE), {"campaigns": ask.campaigns}).first()
+        if row is None:
+            break
+        if row.state != "queued" and not _lose(connection, row):
+            break  # its worker beat just now
+        if row.attempts >= MAX_ATTEMPTS:
+            give_up(connection, row.id, row.campaign_id, row.number)
+            continue
+        grant(connection, row.id, row.campaign_id, row.number, ask, slots[taken])
+        taken += 1
+    return taken
+
+
+def grant(connection: Connection, candidate: int, campaign: int, number: int, ask: messages.Ask, slot: int) -> None:
+    """A new attempt with its own token, and the lease that goes with it. The caller holds the candidate's row lock."""
+    token = secrets.token_hex(16)
+    connection.execute(
+        text(
+            """
+            insert into attempt (token, candidate_id, worker_id, request_id, request_slot)
+            values (:token, :candidate, :worker, :request, :slot)
+            """
+        ),
+        {"token": token, "candidate": candidate, "worker": ask.worker, "request": ask.request_id, "slot": slot},
+    )
+    connection.execute(
+        text("update candidate set state = 'leased', token = :token, attempts = attempts + 1 where id = :candidate"),
+        {"token": token, "candidate": candidate},
+    )
+    connection.execute(
+        text(
+            """
+            insert into lease (candidate_id, campaign_id, worker_id, token, lease_s, expires_at, beat_at)
+            select :candidate, id, :worker, :token, lease_s, clock_timestamp() + make_interval(secs => lease_s),
+            clock_timestamp() from campaign where id = :campaign
+            """
+        ),
+        {"candidate": candidate, "campaign": campaign, "worker": ask.worker, "token": token},
+    )
+    events.record(connection, campaign, "leased", number, worker=str(ask.worker))
+
+
+def _lose(connection: Connection, row: Row[Any]) -> bool:
+    """End the attempt of a silent worker; False where its heartbeat came first."""
+    gone = connection.execute(
+        text("delete from lease where candidate_id = :candidate and expires_at < clock_timestamp() returning worker_id"),
+        {"candidate": row.id},
+    ).first()
+    if gone is None:
+        return False
+    end_attempt(connection, row.token, "lost")
+    events.record(connection, row.campaign_id, "lost", row.number, worker=str(gone.worker_id))
+    return True
+
+
+def end_attempt(connection: Connection, token: str, outcome: str, detail: str = "") -> None:
+    connection.execute(
+        text(
+            """
+            update attempt set outcome = :outcome, ended_at = clock_timestamp(), detail = to_jsonb(cast(:detail as text))
+            where token = :token and outcome is null
+            """
+        ),
+        {"token": token, "outcome": outcome, "detail": detail},
+    )
+
+
+def give_up(connection: Connection, candidate: int, campaign: int, number: int) -> None:
+    """After ``MAX_ATTEMPTS`` attempts of any kind the candidate has failed."""
+    connection.execute(
+        text(
+            "update candidate set state = 'failed', failure = 'attempts', finished_at = clock_timestamp() where id = :candidate"
+        ),
+        {"candidate": candidate},
+    )
+    events.record(connection, campaign, "failed", number, failure="attempts")
+
+
+def heartbeat(connection: Connection, token: str, beat: messages.Heartbeat) -> messages.HeartbeatAnswer:
+    """Renew a lease, also an expired one that nobody has taken.
+
+    A worker whose candidate was given to another goes on: the first complete result counts, whoever sends it. It is told to
+    cancel once that result stands.
+
+    Raises:
+        NotFound: the token was never issued.
+    """
+    renewed = connection.execute(
+        text(
+            """
+            update lease set beat_at = clock_timestamp(), expires_at = clock_timestamp() + make_interval(secs => lease_s),
+                             epoch = :epoch, progress = :progress
+            where token = :token returning lease_s
+            """
+        ),
+        {"token": token, "epoch": beat.epoch, "progress": beat.progress},
+    ).first()
+    if renewed is not None:
+        return messages.HeartbeatAnswer(lease_s=renewed.lease_s, command="continue", current=True)
+    row = held(connection, token)
+    over = row.state in OVER or (row.current_token == token and row.outcome is not None)
+    return messages.HeartbeatAnswer(lease_s=row.lease_s, command="cancel" if over else "continue", current=False)
+
+
+def release(connection: Connection, token: str, reason: str) -> None:
+    """Hand a candidate back, free of charge, to be offered again at once. Repeating it changes nothing.
+
+    Raises:
+        NotFound: the token was never issued.
+        Conflict: another worker holds the candidate by now.
+    """
+    row = held(connection, token, lock=True)
+    if row.current_token != token:
+        raise Conflict("lease-lost", f"candidate {row.number} of {row.campaign} has been given to another worker")
+    if row.outcome is not None:
+        return
+    end_attempt(connection, token, "released", reason)
+    if row.state in OVER:  # an earlier attempt's result came in meanwhile
+        return
+    connection.execute(text("delete from lease where candidate_id = :id"), {"id": row.id})
+    connection.execute(text("update candidate set state = 'queued' where id = :id"), {"id": row.id})
+    events.record(connection, row.campaign_id, "released", row.number, reason=reason)
+
+
+def held(connection: Connection, token: str, *, lock: bool = False) -> Row[Any]:
+    """The attempt of ``token`` with its candidate and campaign; ``lock`` takes the candidate's row.
+
+    Raises:
+        NotFound: the token was never issued.
+    """
+    row = connection.execute(
+        text(
+            """
+            select k.id, k.campaign_id, k.number, k.rung, k.state, k.attempts, k.failures, k.hyp_hash, k.token as current_token,
+                   a.outcome, c.name as campaign, c.retries_failed, c.data_hash, c.document, c.lease_s
+            from attempt a join candidate k on k.id = a.candidate_id join campaign c on c.id = k.campaign_id
+            where a.token = :token
+            """
+            + (" for no key update of k" if lock else "")
+        ),
+        {"token": token},
+    ).first()
+    if row is None:
+        raise NotFound("unknown-token", "this coordinator never issued that lease token; ask for a new lease")
+    return row
+
+
+def _lease(row: Row[Any]) -> messages.Lease:
+    document = row.document
+    return messages.Lease(
+        candidate=row.candidate,
+        campaign=row.campaign,
+        number=row.number,
+        rung=row.rung,
+        token=row.token,
+        hyp=row.hyp,
+        hyp_hash=row.hyp_hash,
+        data_hash=row.data_hash,
+        base=document["base"],
+        trainer=document["trainer"],
+        weights=document["fitness"],
+        seed=row.seed if row.same_seed else row.seed + row.number,
+        epochs=document["base"]["epochs"],
+        lease_s=row.lease_s,
+        beat_s=row.beat_s,
+    )

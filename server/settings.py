@@ -1,0 +1,42 @@
+"""What a coordinator can be told, each setting once: command line option, environment variable, default, meaning."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one coordinator process runs. Without ``database_url`` it starts its own PostgreSQL in ``folder``."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    folder: Path = Path("hypevolve-data")
+    database_url: str | None = None
+    pg_bin: str | None = None
+    root_path: str = ""
+    announce: Path | None = None
+
+
+def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Settings from a command line, with the environment where it is silent. Wrong usage exits 2."""
+    default = Settings()
+    parser = argparse.ArgumentParser(prog="python -m server", description="The coordinator of hyperparameter evolution.")
+    parser.add_argument("--host", default=default.host, help="address to listen on (default %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=default.port, help="port to listen on; 0 takes a free one (default %(default)s)"
+    )
+    parser.add_argument("--folder", type=Path, default=default.folder, help="of the embedded PostgreSQL (default %(default)s)")
+    parser.add_argument(
+        "--db",
+        dest="database_url",
+        default=environment.get("HYPEVOLVE_DATABASE_URL") or None,
+        help="postgresql://user:password@host/name of your own server (environment: HYPEVOLVE_DATABASE_URL)",
+    )
+    parser.add_argument("--pg-bin", help="folder with the programs postgres and initdb for the embedded PostgreSQL")
+    parser.add_argument("--root-path", default=default.root_path, help="URL prefix behind a proxy, such as /hypevolve")
+    parser.add_argument("--announce", type=Path, help="write {url, pid} to this file once requests are answered")
+    return Settings(**vars(parser.parse_args(arguments)))

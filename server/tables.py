@@ -1,0 +1,223 @@
+"""The tables, as SQLAlchemy Core. ``migrations/`` builds them; a test holds the two equal.
+
+Facts and judgements are kept apart: ``result`` holds what a training measured, ``candidate.fitness`` is the campaign's
+judgement of the result that counts. ``lease`` is narrow and is the only table that heartbeats write, so that their updates stay
+HOT.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import (
+    ARRAY,
+    REAL,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy.types import UserDefinedType
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+    }
+)
+
+
+class Xid8(UserDefinedType[int]):
+    """PostgreSQL's 64-bit transaction id."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **kw: object) -> str:
+        return "xid8"
+
+
+def _stamp(name: str) -> Column[datetime]:
+    """A time by the database's clock, the only one that decides anything."""
+    return Column(name, DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()"))
+
+
+campaign = Table(
+    "campaign",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("document", JSON, nullable=False),  # the normalised campaign file; JSON, not JSONB: the order of genes matters
+    Column("seed", BigInteger, nullable=False),
+    Column("same_seed", Boolean, nullable=False),
+    Column("candidates", Integer, CheckConstraint("candidates >= 1", name="budget"), nullable=False),  # the budget
+    Column("bred", Integer, nullable=False, server_default="0"),  # numbers given out: candidate k is 0 <= k < bred
+    Column("retries_failed", Integer, nullable=False),
+    Column("lease_s", Double, nullable=False),
+    Column("beat_s", Double, nullable=False),
+    Column("data_hash", Text),  # that of the first counted result; later ones must agree
+    _stamp("created_at"),
+)
+
+candidate = Table(
+    "candidate",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("campaign_id", BigInteger, ForeignKey("campaign.id", ondelete="RESTRICT"), nullable=False),
+    Column("number", Integer, nullable=False),  # imported rows count down from -1
+    Column("hyp", JSON, nullable=False),
+    Column("hyp_hash", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("parents", ARRAY(Integer), nullable=False, server_default="{}"),
+    Column("bred_from", JSONB),  # the snapshot: with the campaign's seed it gives this hyp set again, on any replica
+    Column("state", Text, nullable=False, server_default="queued"),
+    Column("rung", Integer, nullable=False, server_default="0"),
+    Column("token", Text),  # of the newest attempt
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("failure", Text),
+    Column("fitness", Double),
+    _stamp("created_at"),
+    Column("finished_at", DateTime(timezone=True)),
+    UniqueConstraint("campaign_id", "number"),
+    CheckConstraint("state in ('queued','leased','running','done','failed','cancelled')", name="state"),
+    CheckConstraint("origin in ('initial','bred','imported','enqueued','confirm')", name="origin"),
+    CheckConstraint("(state = 'done') = (fitness is not null)", name="done_has_fitness"),
+    CheckConstraint("fitness not in ('NaN','Infinity','-Infinity')", name="finite"),
+    postgresql_with={"fillfactor": 80},
+)
+Index(
+    "candidate_rank",
+    candidate.c.campaign_id,
+    candidate.c.fitness.desc(),
+    candidate.c.number,
+    postgresql_where=text("state = 'done'"),
+)
+Index(
+    "candidate_open",
+    candidate.c.campaign_id,
+    candidate.c.number,
+    postgresql_where=text("state in ('queued','leased','running')"),
+)
+Index("candidate_hash", candidate.c.campaign_id, candidate.c.hyp_hash)
+Index(
+    "candidate_finished",
+    candidate.c.campaign_id,
+    candidate.c.finished_at.desc(),
+    postgresql_where=text("finished_at is not null"),
+)
+
+worker = Table(
+    "worker",
+    metadata,
+    Column("id", Uuid, primary_key=True),  # one per process start
+    Column("name", Text, nullable=False),
+    Column("host", Text, nullable=False, server_default=""),
+    Column("devices", JSONB, nullable=False, server_default="[]"),
+    Column("versions", JSONB, nullable=False, server_default="{}"),
+    _stamp("registered_at"),
+    _stamp("seen_at"),
+)
+
+attempt = Table(
+    "attempt",
+    metadata,
+    Column("token", Text, primary_key=True),
+    Column("candidate_id", BigInteger, ForeignKey("candidate.id"), nullable=False),
+    Column("worker_id", Uuid, ForeignKey("worker.id"), nullable=False),
+    Column("request_id", Uuid, nullable=False),
+    Column("request_slot", Integer, nullable=False),
+    _stamp("started_at"),
+    Column("ended_at", DateTime(timezone=True)),
+    Column("outcome", Text),
+    Column("detail", JSONB),
+    UniqueConstraint("request_id", "request_slot"),
+    CheckConstraint("outcome in ('done','late','failed','released','lost','refused','cancelled')", name="outcome"),
+)
+Index("attempt_candidate", attempt.c.candidate_id)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("candidate_id", BigInteger, ForeignKey("candidate.id"), primary_key=True),
+    Column("campaign_id", BigInteger, nullable=False),
+    Column("worker_id", Uuid, nullable=False),
+    Column("token", Text, nullable=False, unique=True),
+    Column("lease_s", Double, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("beat_at", DateTime(timezone=True), nullable=False),
+    Column("epoch", Integer, nullable=False, server_default="0"),
+    Column("progress", REAL, nullable=False, server_default="0"),
+    postgresql_with={
+        "fillfactor": 50,
+        "autovacuum_vacuum_scale_factor": 0,
+        "autovacuum_vacuum_threshold": 500,
+        "autovacuum_vacuum_cost_delay": 0,
+    },
+)
+
+result = Table(
+    "result",
+    metadata,
+    Column("token", Text, ForeignKey("attempt.token"), primary_key=True),
+    Column("candidate_id", BigInteger, ForeignKey("candidate.id"), nullable=False),
+    Column("rung", Integer, nullable=False),
+    Column("counts", Boolean, nullable=False),
+    Column("verdict", Text),  # why it does not count
+    Column("metrics", JSONB, nullable=False),
+    Column("fitness", Double, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("epochs", Integer, nullable=False),
+    Column("body_sha256", Text, nullable=False),
+    _stamp("stored_at"),
+    CheckConstraint("fitness not in ('NaN','Infinity','-Infinity')", name="finite"),
+)
+Index("result_counts", result.c.candidate_id, result.c.rung, unique=True, postgresql_where=text("counts"))
+
+epoch = Table(
+    "epoch",
+    metadata,
+    Column("candidate_id", BigInteger, ForeignKey("candidate.id"), primary_key=True),
+    Column("token", Text, ForeignKey("attempt.token"), primary_key=True),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("metrics", JSONB, nullable=False),
+    _stamp("recorded_at"),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("campaign_id", BigInteger, ForeignKey("campaign.id"), nullable=False),
+    Column("number", Integer),
+    Column("kind", Text, nullable=False),
+    Column("detail", JSONB, nullable=False, server_default="{}"),
+    _stamp("at"),
+    # A reader shows only events below the oldest running transaction, so that who has seen N has seen all below N.
+    Column("xid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
+)
+Index("event_campaign", event.c.campaign_id, event.c.id)
+
+# One row. ``beat_at`` is written by every coordinator every few seconds; a gap means that no worker could be heard, so that no
+# lease may expire before ``grace_until``.
+pulse = Table(
+    "pulse",
+    metadata,
+    Column("one", Boolean, CheckConstraint("one", name="single"), primary_key=True, server_default=text("true")),
+    _stamp("beat_at"),
+    Column("grace_until", DateTime(timezone=True), nullable=False, server_default=text("'-infinity'")),
+)

@@ -1,0 +1,292 @@
+"""What each page shows, read from the database and put together as ``server.page_messages``.
+
+Judgements that only people need are made here (difference to the default, what is worth knowing); nothing of it is stored.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from evolution.campaign import Campaign
+from hypevolve import messages
+from server import campaigns, candidates, event_words, fleet, gene_views
+from server.gene_views import GeneLine
+from server.page_messages import (
+    AttemptLine,
+    CampaignLine,
+    CampaignPage,
+    CampaignsPage,
+    CandidatePage,
+    Change,
+    InTraining,
+    WorkerLine,
+    WorkersPage,
+)
+from server.waiting import work_by_campaign
+
+PAGE = 25
+SILENT_S = 90.0  # a worker without a lease asks at least every half minute; so long without a word, it is gone
+
+
+def campaign_list(connection: Connection) -> CampaignsPage:
+    """Every campaign in a line, the newest first."""
+    rows = connection.execute(text("select * from campaign order by created_at desc, id desc")).all()
+    jumps = _jumps(connection)
+    busy = _busy(fleet.workers(connection))
+    items = []
+    for row in rows:
+        summary = campaigns.summary(connection, row)
+        items.append(
+            CampaignLine(
+                name=summary.name,
+                state=summary.state,
+                strategy=summary.strategy,
+                counts=summary.counts,
+                best_number=summary.best.number if summary.best else None,
+                best_fitness=summary.best.fitness if summary.best else None,
+                change=_change(summary.best, summary.default),
+                jumps=jumps.get(row.id, []),
+                workers=busy[summary.name],
+                eta_s=summary.eta_s,
+                created_at=summary.created_at,
+            )
+        )
+    return CampaignsPage(now=_now(connection), items=items)
+
+
+def campaign(connection: Connection, name: str, *, state: messages.State | None, cursor: str | None) -> CampaignPage:
+    """One campaign in full, with one page of its candidates.
+
+    Raises:
+        NotFound: no such campaign.
+        Invalid: the cursor is not one of ours.
+    """
+    row = campaigns.find(connection, name)
+    document = Campaign.from_document(row.document)
+    summary = campaigns.summary(connection, row)
+    workers = fleet.workers(connection)
+    page = candidates.page(connection, row.id, state=state, cursor=cursor, limit=PAGE, newest_first=True)
+    best, counts = summary.best, summary.counts
+    genes = [] if best is None else gene_views.compare(document.space, best.hyp, None)
+    in_training = _in_training(workers, name, document.epochs)
+    history = _history(connection, row.id)
+    since_best = None if best is None else sum(number > best.number for number, _ in history)
+    facts = connection.execute(
+        text(
+            """
+            select (select coalesce(sum(r.seconds), 0) from result r join candidate k on k.id = r.candidate_id
+                    where k.campaign_id = :id and r.counts) as trained_s,
+                   array(select number from candidate where campaign_id = :id and state = 'failed' order by number) as failed
+            """
+        ),
+        {"id": row.id},
+    ).one()
+    left = counts.planned - counts.done - counts.failed - counts.cancelled
+    return CampaignPage(
+        now=_now(connection),
+        campaign=summary,
+        formula=dict(document.weights),
+        change=_change(best, summary.default),
+        since_best=since_best,
+        workers=_busy(workers)[name],
+        trained_s=facts.trained_s,
+        per_hour=left / summary.eta_s * 3600 if summary.eta_s else None,
+        genes=genes,
+        history=history,
+        failed=facts.failed,
+        in_training=in_training,
+        worth_knowing=_worth_knowing(summary, in_training, genes, since_best, _stuck(connection, row, document)),
+        events=event_words.latest(connection, row.id),
+        candidates=page,
+    )
+
+
+def candidate(connection: Connection, name: str, number: int) -> CandidatePage:
+    """One candidate in full.
+
+    Raises:
+        NotFound: no such campaign or candidate.
+    """
+    row = campaigns.find(connection, name)
+    found = candidates.find(connection, row, number)
+    document = Campaign.from_document(row.document)
+    default = candidates.one(connection, row.id, 0)
+    parent = candidates.one(connection, row.id, found.parents[0]) if found.parents else None
+    best = next(iter(candidates.best(connection, row.id, 1)), None)
+    compared = best is not None and best.number not in (0, number)
+    children = connection.execute(
+        text("select number from candidate where campaign_id = :id and :number = any(parents) order by number limit 50"),
+        {"id": row.id, "number": number},
+    )
+    return CandidatePage(
+        now=_now(connection),
+        campaign=row.name,
+        candidate=found,
+        epochs=document.epochs,
+        best=best is not None and best.number == number,
+        change=_change(found, default),
+        genes=gene_views.compare(document.space, found.hyp, parent.hyp if parent else None),
+        curve=candidates.curve(connection, row, number).epochs,
+        default_curve=candidates.curve(connection, row, 0).epochs if default and number != 0 else [],
+        best_curve=candidates.curve(connection, row, best.number).epochs if best and compared else [],
+        best_number=best.number if best and compared else None,
+        attempts=_attempts(connection, row.id, number),
+        children=[r.number for r in children],
+    )
+
+
+def workers(connection: Connection) -> WorkersPage:
+    """Every worker heard of in the last day: those that train first, those that fell silent last."""
+    waiting = sum(work_by_campaign(connection).values())
+    lines = [_worker_line(worker, waiting) for worker in fleet.workers(connection)]
+    order = {"training": 0, "idle": 1, "silent": 2}
+    lines.sort(key=lambda line: (order[line.status], line.worker.name))
+    return WorkersPage(now=_now(connection), waiting_work=waiting, items=lines)
+
+
+def _now(connection: Connection) -> datetime:
+    now: datetime = connection.execute(text("select clock_timestamp()")).scalar_one()
+    return now
+
+
+def _change(found: messages.Candidate | None, default: messages.Candidate | None) -> Change:
+    if found is None or default is None or found.fitness is None or default.fitness is None or found.number == 0:
+        return Change(delta=None, percent=None)
+    delta = found.fitness - default.fitness
+    return Change(delta=delta, percent=100 * delta / abs(default.fitness) if default.fitness else None)
+
+
+def _jumps(connection: Connection) -> dict[int, list[tuple[int, float]]]:
+    """Where each campaign's best so far rose: few rows, however many candidates there are."""
+    rows = connection.execute(
+        text(
+            """
+            select campaign_id, number, fitness from (
+              select campaign_id, number, fitness, max(fitness) over (
+                partition by campaign_id order by number rows between unbounded preceding and 1 preceding) as before
+              from candidate where state = 'done' and number >= 0) s
+            where before is null or fitness > before order by campaign_id, number
+            """
+        )
+    )
+    found: dict[int, list[tuple[int, float]]] = {}
+    for row in rows:
+        found.setdefault(row.campaign_id, []).append((row.number, row.fitness))
+    return found
+
+
+def _history(connection: Connection, campaign_id: int) -> list[tuple[int, float]]:
+    rows = connection.execute(
+        text(
+            """
+            select number, fitness from candidate
+            where campaign_id = :id and state = 'done' and number >= 0 order by number
+            """
+        ),
+        {"id": campaign_id},
+    )
+    return [(row.number, row.fitness) for row in rows]
+
+
+def _stuck(connection: Connection, row: Row[Any], document: Campaign) -> list[str]:
+    """Genes that should move and did not in the newest candidates, once there are enough to tell."""
+    newest = candidates.page(connection, row.id, state="done", cursor=None, limit=PAGE, newest_first=True).items
+    return gene_views.stuck(document.space, [found.hyp for found in newest])
+
+
+def _busy(workers: Sequence[messages.Worker]) -> Counter[str]:
+    """How many workers are at work on each campaign."""
+    return Counter(
+        name for worker in workers for name in {lease.campaign for lease in worker.leases if lease.expires_in_s >= 0}
+    )
+
+
+def _in_training(workers: Sequence[messages.Worker], campaign_name: str, epochs: int) -> list[InTraining]:
+    return sorted(
+        (
+            InTraining(
+                number=lease.number,
+                worker=worker.name,
+                epoch=lease.epoch,
+                epochs=epochs,
+                progress=lease.progress,
+                beat_age_s=lease.beat_age_s,
+                silent=lease.expires_in_s < 0,
+            )
+            for worker in workers
+            for lease in worker.leases
+            if lease.campaign == campaign_name
+        ),
+        key=lambda line: line.number,
+    )
+
+
+def _worth_knowing(
+    summary: messages.Campaign,
+    in_training: Sequence[InTraining],
+    genes: Sequence[GeneLine],
+    since_best: int | None,
+    stuck: Sequence[str],
+) -> list[str]:
+    counts, told = summary.counts, []
+    for line in in_training:
+        if line.silent:
+            told.append(
+                f"{line.worker} fell silent while it trained #{line.number}; the next worker that asks gets the candidate."
+            )
+    if summary.state == "running" and not any(not line.silent for line in in_training):
+        told.append("No worker is at work on this campaign now.")
+    ended = counts.done + counts.failed
+    if counts.failed and ended >= 5 and counts.failed / ended > 0.2:
+        told.append(f"{counts.failed} of {ended} trainings failed; the candidates below say why.")
+    if stuck:
+        told.append(f"Stuck, the same value in all of the newest candidates although free to move: {', '.join(stuck)}.")
+    bound = [
+        f"{gene.name} at its {gene.at_bound} bound {gene.value:.4g}"
+        for gene in genes
+        if gene.at_bound and gene.value != gene.start
+    ]
+    if bound:
+        told.append(f"The best has {', '.join(bound)}; wider bounds might be worth a try.")
+    if since_best is not None and since_best >= 100 and summary.state == "running":
+        told.append(f"{since_best} candidates since the best was found.")
+    return told
+
+
+def _attempts(connection: Connection, campaign_id: int, number: int) -> list[AttemptLine]:
+    rows = connection.execute(
+        text(
+            """
+            select w.name as worker,
+                   coalesce(a.outcome, case when l.token is null then 'superseded' when l.expires_at < clock_timestamp()
+                                            then 'silent' else 'in training' end) as outcome,
+                   coalesce(a.detail #>> '{}', '') as detail, a.started_at,
+                   extract(epoch from coalesce(a.ended_at, clock_timestamp()) - a.started_at) as seconds
+            from candidate k join attempt a on a.candidate_id = k.id join worker w on w.id = a.worker_id
+            left join lease l on l.token = a.token
+            where k.campaign_id = :id and k.number = :number order by a.started_at
+            """
+        ),
+        {"id": campaign_id, "number": number},
+    )
+    return [AttemptLine.model_validate({**row._mapping, "attempt": index}) for index, row in enumerate(rows, 1)]
+
+
+def _worker_line(worker: messages.Worker, waiting: int) -> WorkerLine:
+    if worker.silent:
+        return WorkerLine(
+            worker=worker, status="silent", reason="its lease has expired; the next worker that asks gets the candidate"
+        )
+    if worker.leases:
+        return WorkerLine(worker=worker, status="training", reason="")
+    if worker.seen_age_s > SILENT_S:
+        return WorkerLine(
+            worker=worker, status="silent", reason="holds nothing and has not asked for work; it may have been stopped"
+        )
+    reason = "is about to ask for the next candidate" if waiting else "no campaign has a candidate left to train"
+    return WorkerLine(worker=worker, status="idle", reason=reason)

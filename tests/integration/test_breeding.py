@@ -1,0 +1,71 @@
+"""How rows become the next candidate: exact numbers, no duplicates, the same child on any replica."""
+
+from typing import Any
+
+from server import breeding
+from server.database import Database
+
+
+def _run(api: Any, n: int) -> None:
+    for _ in range(n):
+        lease = api.lease()
+        api.result(lease, map50=1 - abs(lease["hyp"]["x"] - 0.8))
+
+
+def test_a_child_can_be_bred_again_from_its_snapshot(api: Any, database_url: str) -> None:
+    api.create(candidates=12)
+    _run(api, 12)
+    replica = Database(database_url)
+    for number in range(12):
+        again = replica.run(lambda connection, number=number: breeding.replay(connection, "toy", number))
+        assert again == api.candidate(number)["hyp"]
+    replica.close()
+
+
+def test_the_same_campaign_and_results_give_the_same_children(api: Any) -> None:
+    api.create("one", candidates=8)
+    api.create("two", candidates=8)
+    for name in ("one", "two"):
+        for _ in range(8):
+            (lease,) = api.ask(campaigns=[name])
+            api.result(lease, map50=lease["hyp"]["x"] / 2)
+    one, two = ([api.candidate(n, name)["hyp"] for n in range(8)] for name in ("one", "two"))
+    assert one == two
+
+
+def test_another_seed_gives_other_children(api: Any) -> None:
+    api.create("one", candidates=2)
+    api.create("two", candidates=2, evolve={"strategy": "yolov5-2021", "seed": 8})
+    for name in ("one", "two"):
+        api.ask(campaigns=[name], n=2)
+    assert api.candidate(1, "one")["hyp"] != api.candidate(1, "two")["hyp"]
+
+
+def test_parents_are_the_fittest(api: Any) -> None:
+    api.create(candidates=30)
+    _run(api, 29)
+    fittest = api.sql("select number from candidate where state = 'done' order by fitness desc, number limit 5")
+    api.lease()
+    (bred_from,) = api.sql("select bred_from from candidate where number = 29")[0]
+    assert bred_from["fittest"] == [number for (number,) in fittest]
+    assert api.candidate(29)["parents"][0] in bred_from["fittest"]
+
+
+def test_no_hyp_set_is_trained_twice(api: Any) -> None:
+    # Bounds so near that most children end on one of them: the rule alone would repeat itself, the store draws again.
+    near = {"gain": 1, "min": 0.49, "max": 0.51}
+    api.create(candidates=20, hyp={"x": 0.5, "y": 0.3}, space={"x": near, "y": {"gain": 0, "min": 0, "max": 1}})
+    seen = [lease["hyp"]["x"] for lease in api.ask(n=20)]
+    assert len(set(seen)) == 20
+    draws = [row[0]["draws"] for row in api.sql("select bred_from from candidate")]
+    assert max(draws) > 1
+
+
+def test_the_budget_may_grow_and_not_fall_below_what_is_bred(api: Any) -> None:
+    api.create(candidates=2)
+    api.ask(n=2)
+    assert api.ask() == []
+    answer = api.http.patch("/api/v1/campaigns/toy", json={"candidates": 3})
+    assert (answer.status_code, answer.json()["counts"]["unbred"]) == (200, 1)
+    assert len(api.ask(n=5)) == 1
+    assert api.http.patch("/api/v1/campaigns/toy", json={"candidates": 2}).status_code == 409

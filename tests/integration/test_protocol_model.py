@@ -1,0 +1,184 @@
+"""The protocol against a model of it: hypothesis plays workers in any order, the real SQL has to agree after every step."""
+
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule, run_state_machine_as_test
+
+BUDGET = 4
+RETRIES = 1
+MAX_ATTEMPTS = 20
+
+
+@dataclass
+class Candidate:
+    """What must be true of one candidate."""
+
+    state: str = "leased"
+    holder: str = ""
+    expired: bool = False
+    attempts: int = 0
+    failures: int = 0
+    counted: str | None = None
+    over: set[str] = field(default_factory=set)  # tokens whose attempt has ended
+
+
+class Protocol(RuleBasedStateMachine):
+    api: Any  # set by the test: one coordinator serves all examples, each in a campaign of its own
+
+    leases: Bundle[dict[str, Any]] = Bundle("leases")
+    requests: Bundle[tuple[uuid.UUID, list[dict[str, Any]]]] = Bundle("requests")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = f"m{uuid.uuid4().hex}"
+        self.candidates: dict[int, Candidate] = {}
+        self.results: dict[str, float] = {}
+        self.api.create(self.name, candidates=BUDGET, retries=RETRIES)
+
+    def model(self, lease: dict[str, Any]) -> Candidate:
+        return self.candidates[lease["number"]]
+
+    @rule(target=leases)
+    def ask(self) -> Any:
+        free = [
+            number
+            for number, candidate in self.candidates.items()
+            if candidate.state == "queued" or (candidate.state in ("leased", "running") and candidate.expired)
+        ]
+        got = self.api.ask(campaigns=[self.name])
+        while free and self.candidates[min(free)].attempts >= MAX_ATTEMPTS:
+            self.candidates[min(free)].state = "failed"
+            free.remove(min(free))
+        if not free and len(self.candidates) == BUDGET:
+            assert got == []
+            return multiple()
+        (lease,) = got
+        if free:
+            assert lease["number"] == min(free)
+        else:
+            assert lease["number"] == len(self.candidates)
+            self.candidates[lease["number"]] = Candidate()
+        candidate = self.model(lease)
+        if candidate.expired and candidate.state != "queued":
+            candidate.over.add(candidate.holder)
+        candidate.state, candidate.holder, candidate.expired = "leased", lease["token"], False
+        candidate.attempts += 1
+        return lease
+
+    @rule(lease=leases)
+    def beat(self, lease: dict[str, Any]) -> None:
+        candidate, token = self.model(lease), lease["token"]
+        answer = self.api.beat(lease)
+        current = candidate.holder == token and candidate.state in ("leased", "running")
+        assert answer["current"] == current
+        if current:
+            candidate.expired = False
+            assert answer["command"] == "continue"
+        else:
+            over = candidate.state in ("done", "failed") or (candidate.holder == token and token in candidate.over)
+            assert answer["command"] == ("cancel" if over else "continue")
+
+    @rule(lease=leases, epoch=st.integers(0, 2))
+    def epoch(self, lease: dict[str, Any], epoch: int) -> None:
+        candidate = self.model(lease)
+        body = {"epochs": [{"epoch": epoch, "metrics": {"map50": 0.1}}]}
+        answer = self.api.http.post(f"/api/v1/leases/{lease['token']}/epochs", json=body).json()
+        current = candidate.holder == lease["token"] and candidate.state not in ("done", "failed")
+        assert answer == {"current": current}
+        if current and candidate.state == "leased":
+            candidate.state = "running"
+
+    @rule(lease=leases, map50=st.sampled_from([0.2, 0.5]))
+    def result(self, lease: dict[str, Any], map50: float) -> None:
+        candidate, token = self.model(lease), lease["token"]
+        answer = self.api.result(lease, map50=map50)
+        if token in self.results:  # the first answer for ever, and never another body
+            expected = 422 if self.results[token] != map50 else 200
+            assert answer.status_code == expected
+            return
+        self.results[token] = map50
+        if candidate.counted is None:
+            assert answer.status_code == 201
+            candidate.state, candidate.counted = "done", token
+        else:
+            assert (answer.status_code, answer.json()["counts"]) == (200, False)
+        candidate.over.add(token)
+
+    @rule(lease=leases)
+    def fail(self, lease: dict[str, Any]) -> None:
+        candidate, token = self.model(lease), lease["token"]
+        answer = self.api.fail(lease)
+        if answer.status_code == 409:
+            assert candidate.holder != token or token in candidate.over
+            return
+        assert candidate.holder == token
+        if token not in candidate.over and candidate.state in ("leased", "running"):
+            candidate.failures += 1
+            final = candidate.failures > RETRIES or candidate.attempts >= MAX_ATTEMPTS
+            candidate.state = "failed" if final else "queued"
+        candidate.over.add(token)
+        assert answer.json() == {"state": candidate.state}
+
+    @rule(lease=leases)
+    def release(self, lease: dict[str, Any]) -> None:
+        candidate, token = self.model(lease), lease["token"]
+        answer = self.api.http.delete(f"/api/v1/leases/{token}")
+        if candidate.holder != token:
+            assert answer.status_code == 409
+        else:
+            assert answer.status_code == 204
+            if token not in candidate.over and candidate.state in ("leased", "running"):
+                candidate.state = "queued"
+            candidate.over.add(token)
+
+    @rule(lease=leases)
+    def expire(self, lease: dict[str, Any]) -> None:
+        candidate = self.model(lease)
+        self.api.expire(lease)
+        if candidate.holder == lease["token"] and candidate.state in ("leased", "running"):
+            candidate.expired = True
+
+    @rule(lease=consumes(leases))
+    def node_dies(self, lease: dict[str, Any]) -> None:
+        """Nobody will ever speak with this token again; its lease runs out."""
+        self.expire(lease)
+
+    @invariant()
+    def rows_agree(self) -> None:
+        rows = self.api.sql(
+            """
+            select k.number, k.state, k.token, (r.metrics ->> 'map50')::float8 as map50
+            from candidate k join campaign c on c.id = k.campaign_id
+            left join result r on r.candidate_id = k.id and r.counts where c.name = :name order by k.number
+            """,
+            name=self.name,
+        )
+        assert [tuple(row) for row in rows] == [
+            (number, candidate.state, candidate.holder, self.results.get(candidate.counted or ""))
+            for number, candidate in sorted(self.candidates.items())
+        ]
+
+    def teardown(self) -> None:
+        counts = self.api.counts(self.name)
+        states = ("done", "failed", "cancelled", "running", "leased", "queued", "unbred")
+        assert sum(counts[state] for state in states) == counts["planned"] == BUDGET
+
+
+@pytest.fixture
+def machine(api: Any) -> type[Protocol]:
+    Protocol.api = api
+    return Protocol
+
+
+def test_any_order_of_messages_agrees_with_the_model(machine: type[Protocol]) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=12, stateful_step_count=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+        ),
+    )
