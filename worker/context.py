@@ -1,0 +1,96 @@
+"""What a trainer is given, and the numbers it may hand back."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from worker.errors import Cancelled, TrainingFailed
+
+MOST_METRICS = 64  # the protocol's limit
+_PROGRESS_EVERY_S = 0.2
+
+Say = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Context:
+    """One training, as a ``module:function(ctx)`` sees it.
+
+    ``hyp`` is the hyp set, ``base`` the base scenario, ``dir`` an empty folder that is removed afterwards, ``data_root`` the
+    folder that relative paths of the campaign start at. The function returns a mapping of metrics.
+    """
+
+    hyp: dict[str, float]
+    epochs: int
+    device: str
+    seed: int
+    dir: Path
+    base: dict[str, Any]
+    data_root: Path
+    name: str
+    say: Say = field(repr=False)
+    cancelled: Callable[[], bool] = field(repr=False)
+    epochs_done: int = 0
+    _progress_due: float = 0.0
+
+    def report(self, epoch: int, /, **metrics: float) -> None:
+        """Post the metrics of one epoch. Values that are no finite numbers are left out: only the final metrics decide.
+
+        Raises:
+            Cancelled: the training is to stop. Let it pass.
+        """
+        self.epochs_done += 1
+        kept = {name: number for name, value in metrics.items() if (number := _number(value)) is not None}
+        self.say({"say": "epoch", "epoch": int(epoch), "metrics": dict(list(kept.items())[:MOST_METRICS])})
+        self.progress(min(self.epochs_done / max(self.epochs, 1), 1.0))
+
+    def progress(self, fraction: float) -> None:
+        """Say how much of the training is done, 0 to 1. Cheap enough for every batch.
+
+        Raises:
+            Cancelled: the training is to stop. Let it pass.
+        """
+        self.check()
+        if time.monotonic() >= self._progress_due:
+            self._progress_due = time.monotonic() + _PROGRESS_EVERY_S
+            self.say({"say": "progress", "fraction": min(max(float(fraction), 0.0), 1.0)})
+
+    def check(self) -> None:
+        """Raises Cancelled where the training is to stop."""
+        if self.cancelled():
+            raise Cancelled
+
+
+def final_metrics(metrics: object) -> dict[str, float]:
+    """The metrics that a trainer returned, as finite numbers.
+
+    Raises:
+        TrainingFailed: data where they are no mapping of numbers, nan where one is not finite.
+    """
+    if not isinstance(metrics, Mapping) or not metrics:
+        raise TrainingFailed("data", f"the trainer returned {metrics!r:.200}; it must return a mapping of metrics")
+    if len(metrics) > MOST_METRICS:
+        raise TrainingFailed("data", f"the trainer returned {len(metrics)} metrics; at most {MOST_METRICS} are kept")
+    numbers: dict[str, float] = {}
+    for name, value in metrics.items():
+        try:
+            numbers[str(name)] = float(value)
+        except (TypeError, ValueError) as error:
+            raise TrainingFailed("data", f"metric '{name}' is {value!r:.100}, which is no number") from error
+    broken = [name for name, value in numbers.items() if not math.isfinite(value)]
+    if broken:
+        raise TrainingFailed("nan", f"not finite: {', '.join(f'{name} = {numbers[name]}' for name in broken)}")
+    return numbers
+
+
+def _number(value: object) -> float | None:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,294 @@
+"""One device's lease loop: ask, train, tell how it ended, ask again."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from hypevolve import messages
+from hypevolve.client import Client
+from hypevolve.errors import HypevolveError, ServerFault, Unreachable
+from hypevolve.hashes import hyp_hash
+from worker.contact import Contact
+from worker.devices import Device
+from worker.epochs import EpochRelay
+from worker.errors import CannotWork
+from worker.gate import Gate
+from worker.heartbeat import Heartbeat
+from worker.process import Died, Said, TrainingProcess
+from worker.sender import Sender
+from worker.spool import Parcel, Spool
+
+LONG_POLL_S = 20.0
+CANCEL_GRACE_S = 5.0  # from asking a training to stop to killing its process
+START_S = 120.0
+LAST_EPOCHS_S = 2.0
+
+
+class _Stop:
+    """In a slot's inbox: hand the candidate back."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the slots of a worker share. ``asking`` repeats for ever, until the gate closes; ``telling`` tries once."""
+
+    worker: UUID
+    name: str
+    campaigns: list[str] | None
+    data_root: Path
+    stall_s: float | None
+    asking: Client
+    telling: Client
+    contact: Contact
+    spool: Spool
+    sender: Sender
+    gate: Gate
+
+
+class Slot(threading.Thread):
+    """``trouble`` is set where the whole worker cannot go on; ``busy`` while there is something to hand back or to tell."""
+
+    def __init__(self, device: Device, desk: Desk, environment: dict[str, str], ended: queue.SimpleQueue[Any]) -> None:
+        super().__init__(name=device.label, daemon=True)
+        self.trouble: CannotWork | None = None
+        self.busy = False
+        self._device = device
+        self._desk = desk
+        self._ended = ended
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._process = TrainingProcess(self._inbox, desk.spool.log_file(device.label), environment)
+        self._stopping = threading.Event()
+        self._log = logging.getLogger(f"worker.{device.label}")
+        self._title = f"{desk.name}/{device.label}"
+
+    def stop(self) -> None:
+        """Hand the candidate back and end."""
+        self._stopping.set()
+        self._inbox.put(_Stop())
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def run(self) -> None:
+        try:
+            while not self._stopping.is_set() and self._desk.gate.enter():
+                self._round()
+        except CannotWork as trouble:
+            self.trouble = trouble
+        except HypevolveError as error:
+            self.trouble = CannotWork(str(error), error.exit_code)
+        except Exception as error:
+            self._log.exception("%s: unexpected", self._title)
+            self.trouble = CannotWork(f"{self._title}: {type(error).__name__}: {error}")
+        finally:
+            self.busy = False
+            self._process.kill()
+            self._ended.put(self)
+
+    # ---- asking --------------------------------------------------------------------------------------------------------------
+
+    def _round(self) -> None:
+        desk = self._desk
+        self._ensure_process()  # a node that cannot train must not ask
+        lease = self._ask()
+        if lease is None:
+            desk.gate.nothing()
+            return
+        self.busy = True
+        desk.gate.begin()
+        try:
+            self._hold(lease)
+        finally:
+            desk.gate.end()
+            self.busy = False
+
+    def _ask(self) -> messages.Lease | None:
+        desk = self._desk
+        request = messages.Ask(
+            request_id=uuid4(), worker=desk.worker, devices=[self._device.name], campaigns=desk.campaigns, n=1
+        )
+        pause = 0
+        while not desk.gate.closed.is_set():
+            try:
+                leases = desk.asking.ask(request, wait_s=desk.gate.wait_s(LONG_POLL_S))
+                desk.contact.answered()
+                return leases[0] if leases else None
+            except Unreachable:
+                break  # the gate has closed: nothing else ends its patience
+            except ServerFault as error:
+                desk.contact.failed(str(error))
+                pause = min(pause + 1, 30)
+                desk.gate.closed.wait(pause)
+        return None
+
+    def _ensure_process(self) -> None:
+        """Raises CannotWork where the training process does not start."""
+        if self._process.pid:
+            return
+        self._process.start()
+        end = time.monotonic() + START_S
+        while (left := end - time.monotonic()) > 0 and not self._stopping.is_set():
+            try:
+                item = self._inbox.get(timeout=left)
+            except queue.Empty:
+                break
+            if isinstance(item, Said) and item.process == self._process.pid and item.message["say"] == "ready":
+                return
+            if isinstance(item, Died) and item.process == self._process.pid:
+                break
+        if not self._stopping.is_set():
+            raise CannotWork(f"{self._title}: the training process does not start\n{self._process.tail()}".strip())
+
+    # ---- a lease -------------------------------------------------------------------------------------------------------------
+
+    def _hold(self, lease: messages.Lease) -> None:
+        desk = self._desk
+        try:
+            desk.spool.hold(lease)
+        except OSError as error:
+            self._tell(lease, "release", {"reason": "disk"})
+            raise CannotWork(f"cannot write in {desk.spool.folder}: {error.strerror}") from error
+        if self._stopping.is_set():
+            self._tell(lease, "release", {"reason": "sigterm"})
+            return
+        self._log.info("%s: leased %s #%d (attempt %s)", self._title, lease.campaign, lease.number, lease.token[:8])
+        if hyp_hash(lease.hyp) != lease.hyp_hash:
+            self._fail(lease, "data", "the leased hyp set does not have the leased hyp_hash; was it changed on its way?", [])
+            return
+        with (
+            EpochRelay(desk.telling, lease, desk.contact) as relay,
+            Heartbeat(desk.telling, lease, desk.contact, self._obey) as beat,
+        ):
+            self._process.train(self._assignment(lease))
+            end = self._follow(lease, beat, relay)
+            epochs = [epoch.model_dump() for epoch in relay.finish(LAST_EPOCHS_S)] if end["say"] in ("done", "failed") else []
+        self._conclude(lease, end, epochs)
+
+    def _assignment(self, lease: messages.Lease) -> dict[str, Any]:
+        wanted = lease.model_dump(include={"token", "hyp", "hyp_hash", "base", "trainer", "weights", "seed", "epochs"})
+        return {
+            **wanted,
+            "device": self._device.name,
+            "data_root": str(self._desk.data_root),
+            "dir": str(self._desk.spool.scratch(lease.token)),
+            "name": f"{lease.campaign}-{lease.number}",
+        }
+
+    def _obey(self, command: messages.Command) -> None:
+        """From the heartbeat."""
+        if command == "drain":
+            if not self._desk.gate.closed.is_set():
+                self._log.info("%s: the coordinator asks to drain; this training is the last", self._title)
+            self._desk.gate.close()
+        else:
+            self._inbox.put(command)
+
+    def _follow(self, lease: messages.Lease, beat: Heartbeat, relay: EpochRelay) -> dict[str, Any]:
+        """Listen to the training until it ends; its last message, or one in its place."""
+        wanted_end: dict[str, Any] | None = None  # what the end means once it was we who stopped it
+        kill_at: float | None = None
+        heard_at = time.monotonic()
+        while True:
+            stall_at = None if self._desk.stall_s is None or wanted_end else heard_at + self._desk.stall_s
+            due = kill_at if kill_at is not None else stall_at
+            try:
+                item = self._inbox.get(timeout=None if due is None else max(due - time.monotonic(), 0.0))
+            except queue.Empty:
+                self._process.kill()
+                return wanted_end or {
+                    "say": "failed",
+                    "kind": "timeout",
+                    "detail": f"the training reported nothing for {self._desk.stall_s:g} s\n{self._process.tail()}",
+                }
+            if isinstance(item, _Stop) or item == "cancel":
+                if wanted_end is None:
+                    kill_at = time.monotonic() + CANCEL_GRACE_S
+                    self._process.cancel(lease.token)
+                    wanted_end = {"say": "stopped"} if isinstance(item, _Stop) else {"say": "cancelled"}
+            elif isinstance(item, Died) and item.process == self._process.pid:
+                tail = self._process.tail()
+                self._process.kill()
+                return wanted_end or _death(item.status, tail)
+            elif isinstance(item, Said) and item.process == self._process.pid and item.message.get("token") == lease.token:
+                heard_at = time.monotonic()
+                end = self._heed(item.message, beat, relay)
+                if end is not None:
+                    return end if wanted_end is None or end["say"] == "done" else wanted_end
+
+    def _heed(self, said: dict[str, Any], beat: Heartbeat, relay: EpochRelay) -> dict[str, Any] | None:
+        """Take in one message of the training; returned where it is the last."""
+        if said["say"] == "progress":
+            beat.progress = said["fraction"]
+        elif said["say"] == "epoch":
+            beat.epoch = max(beat.epoch, said["epoch"])
+            relay.add(messages.Epoch(epoch=max(said["epoch"], 0), metrics=said["metrics"]))
+        elif said["say"] == "group":
+            self._process.command_group = said["group"]
+        else:
+            return said
+        return None
+
+    # ---- how it ended --------------------------------------------------------------------------------------------------------
+
+    def _conclude(self, lease: messages.Lease, end: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
+        if end["say"] == "done":
+            self._succeed(lease, end, epochs)
+        elif end["say"] == "failed":
+            self._fail(lease, end["kind"], end["detail"], epochs)
+        elif end["say"] == "cancelled":
+            self._desk.spool.drop(lease.token)
+            self._log.info("%s: %s #%d cancelled by the coordinator", self._title, lease.campaign, lease.number)
+        elif end["say"] == "not_installed":
+            self._tell(lease, "release", {"reason": "not_installed"})
+            raise CannotWork(f"{self._title}: {lease.campaign} #{lease.number} handed back: {end['detail']}")
+        else:
+            reason = "sigterm" if end["say"] == "stopped" else "interrupted"
+            self._tell(lease, "release", {"reason": reason})
+            self._log.info("%s: %s #%d handed back (%s)", self._title, lease.campaign, lease.number, reason)
+
+    def _succeed(self, lease: messages.Lease, end: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
+        result = messages.Result(
+            metrics=end["metrics"],
+            fitness=end["fitness"],
+            hyp_hash=end["hyp_hash"],
+            data_hash=end["data_hash"],
+            rung=lease.rung,
+            seconds=end["seconds"],
+            epochs=end["epochs"],
+        )
+        self._tell(lease, "result", result.model_dump(mode="json"), epochs)
+        shown = "".join(f" {name} {end['metrics'][name]:.3g}" for name in ("map50",) if name in end["metrics"])
+        outcome = f"done{shown} fitness {result.fitness:.4g} in {result.seconds:.3g} s"
+        self._log.info("%s: %s #%d %s", self._title, lease.campaign, lease.number, outcome)
+
+    def _fail(self, lease: messages.Lease, kind: messages.FailureKind, detail: str, epochs: list[dict[str, Any]]) -> None:
+        failure = messages.Failure(kind=kind, detail=detail[-8000:])
+        self._tell(lease, "failure", failure.model_dump(mode="json"), epochs)
+        lines = detail.strip().splitlines() or ["no detail"]
+        line = lines[-1] if kind == "crash" else lines[0]
+        self._log.warning("%s: %s #%d failed (%s): %s", self._title, lease.campaign, lease.number, kind, line)
+        if kind == "oom":
+            self._process.kill()  # a new process has all its memory back
+
+    def _tell(self, lease: messages.Lease, kind: Any, body: dict[str, Any], epochs: list[dict[str, Any]] | None = None) -> None:
+        self._desk.spool.put(Parcel.about(kind, self._desk.spool.url, lease, body, epochs or []))
+        self._desk.sender.wake()
+
+
+def _death(status: int, tail: str) -> dict[str, Any]:
+    """What the death of a training process means for its candidate."""
+    name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    if -status in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        return {"say": "interrupted", "detail": name}
+    if -status == signal.SIGKILL:
+        cause = "the training process was killed (SIGKILL), most likely for want of memory"
+        return {"say": "failed", "kind": "oom", "detail": f"{cause}\n{tail}".strip()}
+    return {"say": "failed", "kind": "crash", "detail": f"{tail}\nthe training process died ({name})".strip()}

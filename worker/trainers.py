@@ -1,0 +1,102 @@
+"""The trainers that run inside the training process: the built-in detector, and a Python function of the user's."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from worker import command
+from worker.context import Context
+from worker.errors import NotInstalled, TrainingFailed
+
+
+class Trained(NamedTuple):
+    """``seconds`` and ``data_hash`` are None where the trainer does not know them."""
+
+    metrics: Any
+    seconds: float | None = None
+    data_hash: str | None = None
+
+
+def train(trainer: Mapping[str, Any], context: Context) -> Trained:
+    """Train once.
+
+    Raises:
+        TrainingFailed, Interrupted, NotInstalled, Cancelled, and whatever a user's function raises.
+    """
+    kind = trainer.get("kind")
+    if kind == "detector":
+        return _detector(context)
+    if kind == "python":
+        return Trained(_function(str(trainer.get("python", "")), context)(context))
+    if kind == "command":
+        return Trained(command.train(trainer, context))
+    raise NotInstalled(
+        f"this worker knows no trainer '{kind}', only detector, python, command; is it older than the coordinator?"
+    )
+
+
+def _detector(context: Context) -> Trained:
+    from evolution.hyperparameters import Hyperparameters
+
+    try:
+        from detector.errors import DataError, TrainingDiverged
+        from detector.scenario import Scenario
+        from detector.trainer import train as train_detector
+
+        if context.device == "cpu":
+            import torch
+
+            torch.set_num_threads(1)
+    except ImportError as error:
+        package = {"cv2": "opencv-python"}.get(str(error.name), error.name or str(error))
+        raise NotInstalled(
+            f"the built-in detector cannot be loaded here ({error}); install {package}, or the extra hypevolve[worker]"
+        ) from error
+    try:
+        scenario = Scenario.from_mapping({**context.base, "epochs": context.epochs}, data_root=context.data_root)
+        hyp = Hyperparameters.from_mapping(context.hyp)
+    except ValueError as error:
+        raise TrainingFailed("data", str(error)) from error
+
+    def report(epoch: int, metrics: Mapping[str, float]) -> None:
+        context.report(epoch, **metrics)
+
+    try:
+        training = train_detector(
+            hyp, scenario, seed=context.seed, device=context.device, report=report, progress=context.progress
+        )
+    except DataError as error:
+        raise TrainingFailed("data", str(error)) from error
+    except TrainingDiverged as error:
+        raise TrainingFailed("nan", str(error)) from error
+    return Trained(training.metrics, training.seconds, training.data_hash)
+
+
+def _function(path: str, context: Context) -> Callable[[Context], Any]:
+    """The user's function; its module is looked for in the data root, then where Python looks."""
+    module, _, name = path.partition(":")
+    if not module or not name:
+        raise TrainingFailed("data", f"trainer python is '{path}'; write module:function, such as mytrain:train")
+    root = str(context.data_root)
+    if root not in sys.path:
+        sys.path.insert(1, root)  # behind this program's own folder, before installed packages
+    importlib.invalidate_caches()  # the file may be newer than this process
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except ModuleNotFoundError as error:
+        remedy = f"put {module.partition('.')[0]}.py into {root}" if error.name == module.partition(".")[0] else "install it"
+        raise NotInstalled(f"trainer python {path}: {error}; {remedy} or start the worker with another --data-root") from error
+    except AttributeError as error:
+        with contextlib.suppress(KeyError):  # so that a corrected file is read anew
+            del sys.modules[module]
+        raise TrainingFailed("data", f"trainer python {path}: {error}") from error
+    if not callable(found):
+        raise TrainingFailed("data", f"trainer python {path} is {found!r:.100}, which cannot be called")
+    function: Callable[[Context], Any] = found
+    return function
