@@ -1,0 +1,54 @@
+"""The door to a data set: looks at a path, sees which format it is, and reads it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from detector.dataset import Dataset, read_text
+from detector.errors import DataError
+from detector.formats import coco, darknet, voc, yolo
+
+_DARKNET_LINE = re.compile(r"^\s*(classes|train|valid|names|backup|eval)\s*=", re.MULTILINE)
+
+
+def load(path: str | Path) -> Dataset:
+    """Reads the data set at ``path``, whatever its format; no image is decoded.
+
+    A folder is VOC (Annotations/ and JPEGImages/), COCO (annotations/instances_*.json), or YOLO (one YAML file in it). A file
+    is COCO (begins with a brace), Darknet (has lines ``train = ...``), or a YOLO YAML.
+
+    Raises:
+        DataError: one line that names the file, the line or key, what is wrong, and the remedy.
+    """
+    path = Path(os.path.abspath(path))
+    if path.is_dir():
+        if (path / "Annotations").is_dir() and (path / "JPEGImages").is_dir():
+            return voc.read(path)
+        if any((path / "annotations").glob("instances_*.json")):
+            return coco.read(path)
+        yamls = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml"))
+        if len(yamls) == 1:
+            return yolo.read(yamls[0])
+        if yamls:
+            raise DataError(f"{path}: holds {len(yamls)} YAML files; name the one that describes the data set")
+        raise DataError(
+            f"{path}: is no data set; a folder needs Annotations/ and JPEGImages/ (VOC), annotations/instances_*.json (COCO) "
+            "or one YAML file (YOLO)"
+        )
+    if not path.exists():
+        raise DataError(f"{path} does not exist; name a YOLO YAML, a Darknet .data file, a VOC folder or a COCO JSON")
+    text = read_text(path)
+    if text.lstrip().startswith("{"):
+        return coco.read(path)
+    if _DARKNET_LINE.search(text):
+        return darknet.read(path)
+    if path.suffix in (".yaml", ".yml") or re.search(r"^(train|val|names|nc)\s*:", text, re.MULTILINE):
+        return yolo.read(path)
+    raise DataError(f"{path}: is of no known format; name a YOLO YAML, a Darknet .data file, a VOC folder or a COCO JSON")
+
+
+def data_hash(path: str | Path) -> str:
+    """The content hash of the data set at ``path``: sha256 over names, labels, relative paths and file sizes."""
+    return load(path).data_hash

@@ -1,0 +1,163 @@
+"""A data set as a value: which images, which labels, which classes, and a hash that is the same on every node."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from detector.errors import DataError
+
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\x00", b"MM\x00*", b"RIFF")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and its labels.
+
+    ``labels`` (n, 5) float32: class, centre x, centre y, width, height as fractions of the image. ``polygons`` is empty or
+    has n entries: an outline (k, 2) as fractions of the image, or None where only a box is known.
+    """
+
+    image: Path
+    labels: np.ndarray
+    polygons: tuple[np.ndarray | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and validation samples, class names, and the content hash (sha256, hexadecimal).
+
+    ``sources`` are all files besides the images that the labels came from, or would have come from; ``remarks`` are for people.
+    """
+
+    names: tuple[str, ...]
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...]
+    sources: tuple[Path, ...]
+    remarks: tuple[str, ...]
+    data_hash: str
+
+    @property
+    def has_polygons(self) -> bool:
+        """True where at least one training object has an outline, so that copy_paste can act."""
+        return any(p is not None for s in self.train for p in s.polygons)
+
+
+class Rows:
+    """Collects the labels of one image, in whatever format they come, and keeps count of what it leaves out."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._rows: dict[tuple[float, ...], np.ndarray | None] = {}
+
+    def add(self, label_class: int, x1: float, y1: float, x2: float, y2: float, polygon: np.ndarray | None = None) -> None:
+        """Corners as fractions of the image; they are clipped to it. A box without area, or a repeated one, is left out."""
+        x1, y1, x2, y2 = (min(max(v, 0.0), 1.0) for v in (x1, y1, x2, y2))
+        row = (float(label_class), (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
+        # Computed in double, compared in single precision: the same box from two formats is the same label.
+        row = tuple(float(np.float32(v)) for v in row)
+        if row[3] <= 0 or row[4] <= 0:
+            self._reading.without_area += 1
+        elif row in self._rows:
+            self._reading.repeated += 1
+        else:
+            self._rows[row] = polygon
+
+    def sample(self, image: Path) -> Sample:
+        labels = np.array(list(self._rows), np.float32).reshape(-1, 5)
+        polygons = tuple(self._rows.values())
+        return Sample(image, labels, polygons if any(p is not None for p in polygons) else ())
+
+
+@dataclass
+class Reading:
+    """What one reading of a data set came across: the files that said something, and counts of labels left out."""
+
+    sources: list[Path] = field(default_factory=list)
+    without_area: int = 0
+    repeated: int = 0
+    crowds: int = 0
+
+    def text(self, path: Path, named_by: Path | None = None) -> str:
+        """A source's content, as ``read_text``."""
+        self.sources.append(path)
+        return read_text(path, named_by)
+
+    def remarks(self) -> list[str]:
+        """One line for each kind of label left out."""
+        words = (
+            (self.without_area, "boxes without area"),
+            (self.repeated, "repeated boxes"),
+            (self.crowds, "crowd regions"),
+        )
+        return [f"{what} left out: {n}" for n, what in words if n]
+
+
+def assemble(source: Path, names: Sequence[str], train: Sequence[Sample], val: Sequence[Sample], reading: Reading) -> Dataset:
+    """A checked data set out of what a format's reader found.
+
+    Raises:
+        DataError: a split is empty, a file is missing or no image, or there are no labels at all.
+    """
+    for split, samples in (("training", train), ("validation", val)):
+        if not samples:
+            raise DataError(f"{source}: the {split} list holds no images; name a folder or list with at least one")
+        for sample in samples:
+            check_image(sample.image, source)
+        if not any(len(s.labels) for s in samples):
+            raise DataError(
+                f"{source}: none of the {len(samples)} {split} images has a label; check that each images/ folder has its "
+                "labels/ folder beside it, with one .txt for each image"
+            )
+    digest = _digest(names, train, val)
+    return Dataset(tuple(names), tuple(train), tuple(val), tuple(reading.sources), tuple(reading.remarks()), digest)
+
+
+def check_image(path: Path, source: Path) -> None:
+    """Looks at the first bytes of an image file. Raises DataError if the file is missing or no image."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(12)
+    except OSError:
+        raise DataError(
+            f"{source}: image {path} does not exist or cannot be read; restore it or remove it from the list"
+        ) from None
+    if not start.startswith(_SIGNATURES):
+        raise DataError(f"{path}: is no image (JPEG, PNG, BMP, TIFF or WebP); replace it or remove it from the data set")
+
+
+def _digest(names: Sequence[str], train: Sequence[Sample], val: Sequence[Sample]) -> str:
+    """sha256 over class names, and for each image its path, file size and labels.
+
+    Paths are relative to the images' common folder: the same data hashes alike wherever it lies.
+    """
+    root = os.path.commonpath([s.image.parent for s in (*train, *val)])
+    sha = hashlib.sha256(json.dumps(list(names)).encode())
+    for samples in (train, val):
+        sha.update(b"split")
+        for sample in samples:
+            path = Path(os.path.relpath(sample.image, root)).as_posix()
+            sha.update(json.dumps([path, sample.image.stat().st_size]).encode())
+            sha.update(np.ascontiguousarray(sample.labels, "<f4").tobytes())
+            for polygon in sample.polygons:
+                sha.update(b"-" if polygon is None else np.ascontiguousarray(polygon, "<f4").tobytes())
+    return sha.hexdigest()
+
+
+def read_text(path: Path, named_by: Path | None = None) -> str:
+    """A text file's content. Raises DataError if it cannot be read; ``named_by`` is the file that asked for it."""
+    where = f"{named_by}: " if named_by else ""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{where}{path} does not exist; correct the path or create the file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{where}{path} cannot be read as text ({type(error).__name__}); correct the path or the file"
+        ) from None

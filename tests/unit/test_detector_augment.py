@@ -1,0 +1,238 @@
+"""Augmentation by its geometry: what is drawn in an image is where the labels say after any transformation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from detector.augment import (
+    FILL,
+    copy_paste,
+    jitter_colour,
+    letterbox,
+    mixup,
+    mosaic,
+    random_matrix,
+    random_perspective,
+    training_sample,
+)
+from detector.batches import training_batches, validation_batches
+from detector.cache import OUTLINE_POINTS, Picture
+from detector.objects import Objects
+from evolution.hyperparameters import Hyperparameters
+
+STILL = replace(
+    Hyperparameters(), hsv_h=0, hsv_s=0, hsv_v=0, translate=0, scale=0, degrees=0, shear=0, fliplr=0, flipud=0, mosaic=0
+)
+SIDE = 96
+
+
+def picture(rng, height=SIDE, width=SIDE, objects=1, outlined=False):
+    """White rectangles on grey, far from each other."""
+    pixels = np.full((height, width, 3), FILL, np.uint8)
+    rows, outlines = [], []
+    for k in range(objects):
+        w, h = rng.integers(12, 24, 2)
+        x, y = rng.integers(0, width - w), rng.integers(k * height // objects, (k + 1) * height // objects - h + 1)
+        pixels[y : y + h, x : x + w] = 255
+        rows.append((k, (x + w / 2) / width, (y + h / 2) / height, w / width, h / height))
+        corners = np.array([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], np.float32) / (width, height)
+        outlines.append(np.repeat(corners, OUTLINE_POINTS // 4, 0))
+    shape = (0, OUTLINE_POINTS, 2)
+    return Picture(
+        pixels, (height, width), np.array(rows, np.float32), np.array(outlines, np.float32) if outlined else np.empty(shape)
+    )
+
+
+def bounds(image, level=200):
+    rows, columns = np.nonzero(image.max(2) >= level)
+    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], float)
+
+
+@pytest.mark.parametrize(
+    "genes",
+    [
+        {"degrees": 45.0},
+        {"shear": 10.0},
+        {"scale": 0.5},
+        {"translate": 0.2},
+        {"perspective": 0.001},
+        {"degrees": 30.0, "shear": 8.0, "scale": 0.4, "translate": 0.1, "perspective": 0.0005},
+        {"flipud": 1.0},
+        {"fliplr": 1.0},
+        {"flipud": 0.5, "fliplr": 0.5, "degrees": 20.0},
+    ],
+)
+def test_a_warped_box_encloses_the_warped_pixels(genes):
+    rng = np.random.default_rng(0)
+    seen = 0
+    for _ in range(40):
+        image, objects = training_sample(0, [picture(rng)], replace(STILL, **genes), (SIDE, SIDE), rng)
+        if not len(objects.boxes):
+            continue
+        seen += 1
+        (x1, y1, x2, y2), box = bounds(image, 250), objects.boxes[0]
+        assert x1 >= box[0] - 1.5
+        assert y1 >= box[1] - 1.5
+        assert x2 <= box[2] + 1.5
+        assert y2 <= box[3] + 1.5
+    assert seen > 25
+
+
+def test_without_rotation_the_box_fits_tightly():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        image, objects = training_sample(0, [picture(rng)], replace(STILL, scale=0.3), (SIDE, SIDE), rng)
+        np.testing.assert_allclose(objects.boxes[0], bounds(image), atol=1.6)
+
+
+def test_genes_at_zero_change_nothing():
+    rng = np.random.default_rng(2)
+    source = picture(rng, objects=2)
+    image, objects = training_sample(0, [source], STILL, (SIDE, SIDE), rng)
+    np.testing.assert_array_equal(image, source.pixels)
+    np.testing.assert_allclose(objects.boxes, Objects.of(source.labels, source.outlines, SIDE, SIDE).boxes)
+
+
+def test_flips_mirror_exactly():
+    rng = np.random.default_rng(3)
+    source = picture(rng)
+    for gene, flip in (("fliplr", np.fliplr), ("flipud", np.flipud)):
+        image, objects = training_sample(0, [source], replace(STILL, **{gene: 1.0}), (SIDE, SIDE), rng)
+        np.testing.assert_array_equal(image, flip(source.pixels))
+        np.testing.assert_allclose(objects.boxes[0], bounds(image), atol=1e-3)
+
+
+def test_mosaic_shows_four_pictures_where_the_labels_say():
+    rng = np.random.default_rng(4)
+    pictures = [picture(rng, height, width) for height, width in ((96, 72), (60, 96), (96, 96), (48, 96))]
+    counts = []
+    for index in range(60):
+        image, objects = mosaic(index % 4, pictures, STILL, SIDE, rng)
+        assert image.shape == (SIDE, SIDE, 3)
+        counts.append(len(objects.boxes))
+        painted = np.zeros((SIDE, SIDE), bool)
+        for x1, y1, x2, y2 in objects.boxes.round().astype(int):
+            painted[y1:y2, x1:x2] = True
+            assert (image[y1:y2, x1:x2] == 255).mean() > 0.9
+        assert ((image.max(2) == 255) & ~painted).sum() < 4 * 2 * 24  # slivers that the candidate filter drops
+    assert max(counts) > 1
+
+
+def test_candidate_filter_drops_slivers():
+    objects = Objects(
+        np.zeros(3), np.array([[10.0, 10, 30, 30], [-19, 10, 1, 30], [-12, 40, 8, 60]], np.float32), np.empty((0, 9, 2))
+    )
+    kept = objects.warped(np.eye(3), 100, 100, 1.0)
+    np.testing.assert_allclose(kept.boxes, [[10, 10, 30, 30], [0, 40, 8, 60]])
+
+
+def test_outline_gives_a_tighter_box_than_corners():
+    square = np.array([[20.0, 20, 60, 60]], np.float32)
+    angle = np.linspace(0, 2 * np.pi, OUTLINE_POINTS)
+    circle = np.stack((40 + 20 * np.cos(angle), 40 + 20 * np.sin(angle)), 1)[None].astype(np.float32)
+    rng = np.random.default_rng(0)
+    matrix, zoom = random_matrix((80, 80), replace(STILL, degrees=45.0), (80, 80), rng)
+    plain = Objects(np.zeros(1), square, circle[:0]).warped(matrix, 80, 80, zoom).boxes[0]
+    tight = Objects(np.zeros(1), square, circle).warped(matrix, 80, 80, zoom).boxes[0]
+    np.testing.assert_allclose(tight, [20, 20, 60, 60], atol=0.2)
+    assert plain[2] - plain[0] > 41
+
+
+def test_copy_paste_mirrors_outlined_objects():
+    rng = np.random.default_rng(6)
+    source = picture(rng, outlined=True)
+    objects = Objects.of(source.labels, source.outlines, SIDE, SIDE)
+    image, more = copy_paste(source.pixels, objects, 1.0, rng)
+    if len(more.boxes) == 2:
+        np.testing.assert_allclose(more.boxes[1], objects.flipped(width=SIDE).boxes[0])
+        x1, y1, x2, y2 = more.boxes[1].astype(int)
+        assert (image[y1:y2, x1:x2] == 255).all()
+    _, same = copy_paste(source.pixels, objects, 0.0, rng)
+    assert len(same.boxes) == 1
+    added = []
+    for _ in range(20):
+        source = picture(rng, outlined=True)
+        added.append(len(copy_paste(source.pixels, Objects.of(source.labels, source.outlines, SIDE, SIDE), 1.0, rng)[1].boxes))
+    assert set(added) == {1, 2}  # an object near the middle would cover itself
+
+
+def test_mixup_blends_and_keeps_all_labels():
+    rng = np.random.default_rng(7)
+    a, b = picture(rng), picture(rng, objects=2)
+    first, second = ((p.pixels, Objects.of(p.labels, p.outlines, SIDE, SIDE)) for p in (a, b))
+    image, objects = mixup(first, second, rng)
+    assert len(objects.boxes) == 3
+    assert 60 < image[a.pixels.max(2) == 255].mean() < 255
+
+
+def test_colour_jitter_moves_one_channel_each():
+    image = np.full((8, 8, 3), (40, 120, 200), np.uint8)
+
+    def channels(genes):
+        out = jitter_colour(image, replace(STILL, **genes), np.random.default_rng(0))
+        return np.abs(cv2.cvtColor(out, cv2.COLOR_BGR2HSV)[0, 0].astype(int) - cv2.cvtColor(image, cv2.COLOR_BGR2HSV)[0, 0])
+
+    for place, gene in enumerate(("hsv_h", "hsv_s", "hsv_v")):
+        moved = channels({gene: 0.5})
+        assert moved[place] > 1
+        assert np.delete(moved, place).max() <= 2
+
+
+def test_letterbox_centres_and_keeps_aspect():
+    source = picture(np.random.default_rng(9), 48, 96)
+    image, objects, corner = letterbox(source, (96, 96))
+    assert corner == (0, 24)
+    assert (image[:24] == FILL).all()
+    np.testing.assert_array_equal(image[24:72], source.pixels)
+    np.testing.assert_allclose(objects.boxes[0], bounds(image), atol=1e-3)
+
+
+def test_random_perspective_skips_the_identity():
+    source = picture(np.random.default_rng(10))
+    objects = Objects.of(source.labels, source.outlines, SIDE, SIDE)
+    image, same = random_perspective(source.pixels, objects, STILL, (SIDE, SIDE), np.random.default_rng(0))
+    assert image is source.pixels
+    assert same is objects
+
+
+def test_a_sample_depends_on_seed_epoch_and_place_alone():
+    rng = np.random.default_rng(11)
+    pictures = [picture(rng) for _ in range(10)]
+    hyp = Hyperparameters()
+
+    def epoch(seed, number):
+        return list(training_batches(pictures, hyp, SIDE, 4, False, seed, number))
+
+    again = epoch(0, 3)
+    for a, b in zip(epoch(0, 3), again, strict=True):
+        assert (a.images == b.images).all()
+        assert (a.targets == b.targets).all()
+    assert not (epoch(0, 4)[0].images == again[0].images).all()
+    assert not (epoch(1, 3)[0].images == again[0].images).all()
+
+
+def test_every_batch_is_full_and_the_epoch_shows_every_picture():
+    rng = np.random.default_rng(12)
+    pictures = [picture(rng) for _ in range(10)]
+    batches = list(training_batches(pictures, STILL, SIDE, 4, False, 0, 0))
+    assert [len(b.images) for b in batches] == [4, 4, 4]
+    assert batches[0].images.is_contiguous(memory_format=torch.channels_last)
+    flat = {b.numpy().tobytes() for batch in batches for b in batch.images}
+    assert len(flat) == 10
+
+
+def test_rectangular_batches_waste_little():
+    rng = np.random.default_rng(13)
+    wide, high = [picture(rng, 40, 96) for _ in range(4)], [picture(rng, 96, 60) for _ in range(4)]
+    shapes = {b.images.shape[2:] for b in training_batches([*wide, *high], STILL, SIDE, 4, True, 0, 0)}
+    assert shapes == {(64, 96), (96, 64)}
+    for item in validation_batches([*wide, *high], 4):
+        assert item.batch.images.shape[2:] in shapes
+        for k, (x, y, w, h) in enumerate(item.places):
+            crop = item.batch.images[k, :, y : y + h, x : x + w].permute(1, 2, 0).flip(2)
+            np.testing.assert_array_equal(crop, [*wide, *high][item.indices[k]].pixels)

@@ -1,0 +1,310 @@
+"""Data sets: five formats read to the same labels, and one clear line for everything that can be wrong with one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from detector import cache
+from detector.cache import load_cached
+from detector.data import data_hash, load
+from detector.errors import DataError
+
+SIZE = (40, 64)  # height, width: fractions of powers of two and small fives stay exact enough in every format
+NAMES = ("ant", "bee")
+# image: objects as class, x1, y1, x2, y2 in pixels
+TRAIN = {"a": [(0, 8, 5, 24, 25), (1, 32, 10, 64, 40)], "b": [], "c": [(1, 0, 0, 16, 20)]}
+VAL = {"d": [(0, 16, 10, 48, 30)]}
+SPLITS = {"train": TRAIN, "val": VAL}
+
+
+def write_image(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 255, (*SIZE, 3), np.uint8))
+
+
+def write_labels(path: Path, objects) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    h, w = SIZE
+    rows = [f"{c} {(x1 + x2) / 2 / w} {(y1 + y2) / 2 / h} {(x2 - x1) / w} {(y2 - y1) / h}\n" for c, x1, y1, x2, y2 in objects]
+    path.write_text("".join(rows))
+
+
+def yolo(root: Path) -> Path:
+    for split, images in SPLITS.items():
+        for k, (stem, objects) in enumerate(images.items()):
+            write_image(root / "images" / split / f"{stem}.png", k)
+            if objects:
+                write_labels(root / "labels" / split / f"{stem}.txt", objects)
+    (root / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/val\nnc: 2\nnames: [ant, bee]\n")
+    return root / "data.yaml"
+
+
+def yolo_lists(root: Path) -> Path:
+    yolo(root)
+    for split, images in SPLITS.items():
+        (root / f"{split}.txt").write_text("".join(f"./images/{split}/{stem}.png\n" for stem in images))
+    (root / "data.yaml").write_text("train: [train.txt]\nval: val.txt\nnames:\n  0: ant\n  1: bee\n")
+    return root
+
+
+def darknet(root: Path) -> Path:
+    yolo_lists(root)
+    (root / "set.names").write_text("ant\nbee\n")
+    (root / "set.data").write_text("classes = 2\ntrain = train.txt\nvalid=val.txt\n# a remark\nnames = set.names\nbackup = b\n")
+    return root / "set.data"
+
+
+def voc(root: Path) -> Path:
+    for split, images in SPLITS.items():
+        (root / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{stem}\n" for stem in images))
+        for k, (stem, objects) in enumerate(images.items()):
+            write_image(root / "JPEGImages" / f"{stem}.png", k)
+            boxes = "".join(
+                f"<object><name>{NAMES[c]}</name><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax>"
+                f"<ymax>{y2}</ymax></bndbox></object>"
+                for c, x1, y1, x2, y2 in objects
+            )
+            size = f"<size><width>{SIZE[1]}</width><height>{SIZE[0]}</height></size>" if k else ""
+            (root / "Annotations").mkdir(exist_ok=True)
+            (root / "Annotations" / f"{stem}.xml").write_text(f"<annotation>{size}{boxes}</annotation>")
+    return root
+
+
+def coco_document(images) -> dict:
+    annotations = [
+        {"image_id": i, "category_id": 7 + 2 * c, "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 0}
+        for i, objects in enumerate(images.values())
+        for c, x1, y1, x2, y2 in objects
+    ]
+    return {
+        "images": [{"id": i, "file_name": f"{s}.png", "width": SIZE[1], "height": SIZE[0]} for i, s in enumerate(images)],
+        "annotations": [{"id": i, **a} for i, a in enumerate(annotations)],
+        "categories": [{"id": 9, "name": "bee"}, {"id": 7, "name": "ant"}],
+    }
+
+
+def coco(root: Path) -> Path:
+    (root / "annotations").mkdir(parents=True)
+    for split, images in SPLITS.items():
+        for k, stem in enumerate(images):
+            write_image(root / "images" / f"{split}2017" / f"{stem}.png", k)
+        (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(coco_document(images)))
+    return root
+
+
+@pytest.mark.parametrize("write", [yolo, yolo_lists, darknet, voc, coco])
+def test_every_format_gives_the_same_labels(write, tmp_path):
+    dataset = load(write(tmp_path / "set"))
+    assert dataset.names == NAMES
+    height, width = SIZE
+    for samples, images in ((dataset.train, TRAIN), (dataset.val, VAL)):
+        assert [s.image.stem for s in samples] == list(images)
+        for sample, objects in zip(samples, images.values(), strict=True):
+            expected = [
+                (c, (x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+                for c, x1, y1, x2, y2 in objects
+            ]
+            np.testing.assert_allclose(sample.labels, np.array(expected).reshape(-1, 5), atol=1e-7)
+    assert not dataset.remarks
+    assert not dataset.has_polygons
+
+
+def test_one_coco_file_serves_both_splits(tmp_path):
+    root = coco(tmp_path)
+    dataset = load(root / "annotations" / "instances_train2017.json")
+    assert [s.image for s in dataset.train] == [s.image for s in dataset.val]
+
+
+@pytest.mark.parametrize("write", [yolo, darknet, voc, coco])
+def test_hash_ignores_the_place_and_sees_the_content(write, tmp_path):
+    first = write(tmp_path / "here")
+    second = write(tmp_path / "some" / "where" / "else")
+    assert data_hash(first) == data_hash(second)
+    image = load(second).train[0].image
+    image.write_bytes(image.read_bytes() + b"\0")
+    assert data_hash(first) != data_hash(second)
+
+
+def test_hash_sees_labels_and_names(tmp_path):
+    first = yolo(tmp_path)
+    before = data_hash(first)
+    write_labels(tmp_path / "labels" / "val" / "d.txt", [(0, 16, 10, 48, 31)])
+    changed = data_hash(first)
+    first.write_text(first.read_text().replace("bee", "wasp"))
+    assert len({before, changed, data_hash(first)}) == 3
+
+
+def test_outlines_are_read(tmp_path):
+    path = yolo(tmp_path)
+    (tmp_path / "labels" / "train" / "a.txt").write_text("0 0.25 0.25 0.75 0.25 0.5 0.75\n1 0.5 0.5 0.5 0.5\n")
+    dataset = load(path)
+    sample = dataset.train[0]
+    assert dataset.has_polygons
+    np.testing.assert_allclose(sample.labels[0], [0, 0.5, 0.5, 0.5, 0.5])
+    np.testing.assert_allclose(sample.polygons[0], [[0.25, 0.25], [0.75, 0.25], [0.5, 0.75]])
+    assert sample.polygons[1] is None
+    picture = load_cached(str(path), 64).train[0]
+    assert not np.isnan(picture.outlines[0]).any()
+    assert np.isnan(picture.outlines[1]).all()
+    np.testing.assert_allclose(picture.outlines[0].max(0), [0.75, 0.75], atol=0.01)
+
+
+def test_largest_coco_outline_is_kept_and_crowds_go(tmp_path):
+    path = coco(tmp_path) / "annotations" / "instances_train2017.json"
+    document = json.loads(path.read_text())
+    document["annotations"][0]["segmentation"] = [[0, 0, 2, 0, 2, 2], [8, 5, 24, 5, 24, 25, 8, 25]]
+    document["annotations"][1]["iscrowd"] = 1
+    path.write_text(json.dumps(document))
+    dataset = load(path)
+    assert len(dataset.train[0].labels) == 1
+    np.testing.assert_allclose(dataset.train[0].polygons[0][0], [8 / 64, 5 / 40])
+    assert dataset.remarks == ("crowd regions left out: 1",)
+
+
+def test_boxes_without_area_and_repeats_are_left_out_with_a_remark(tmp_path):
+    root = voc(tmp_path)
+    file = root / "Annotations" / "a.xml"
+    text = file.read_text()
+    first = text[text.index("<object>") : text.index("</object>") + len("</object>")]
+    flat = first.replace("<xmax>24<", "<xmax>8<")
+    file.write_text(text.replace("</annotation>", f"{first}{flat}</annotation>"))
+    dataset = load(root)
+    assert len(dataset.train[0].labels) == 2
+    assert dataset.remarks == ("boxes without area left out: 1", "repeated boxes left out: 1")
+
+
+def replaced(name, text):
+    return lambda root: (root / name).write_text(text)
+
+
+def removed(name):
+    def act(root):
+        path = root / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return act
+
+
+LABELS = "labels/train/a.txt"
+COCO = "annotations/instances_train2017.json"
+
+
+def edited(change):
+    def act(root):
+        document = json.loads((root / COCO).read_text())
+        change(document)
+        (root / COCO).write_text(json.dumps(document))
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("write", "spoil", "words"),
+    [
+        (yolo, removed("data.yaml"), "data.yaml does not exist"),
+        (yolo, removed("images/val"), "data.yaml key val: .*images/val does not exist"),
+        (yolo, removed("labels"), "none of the 3 training images has a label"),
+        (yolo, replaced("images/train/a.png", "no image"), "a.png: is no image"),
+        (yolo, replaced(LABELS, "0 .5 .5 .5\n"), "a.txt line 1: has 4 numbers; write class xc yc w h"),
+        (yolo, replaced(LABELS, "0 .5 .5 .5 .5\n\n0 .5 nan .5 .5\n"), "a.txt line 3: holds NaN"),
+        (yolo, replaced(LABELS, "0 .5 .5 .5 1.5\n"), "a.txt line 1: 1.5 is outside 0 to 1"),
+        (yolo, replaced(LABELS, "0 .5 -.5 .5 .5\n"), "a.txt line 1: -.5 is outside 0 to 1"),
+        (yolo, replaced(LABELS, "2 .5 .5 .5 .5\n"), "a.txt line 1: class 2 is outside 0 to 1; .*names"),
+        (yolo, replaced(LABELS, "0.5 .5 .5 .5 .5\n"), "a.txt line 1: class 0.5 is outside"),
+        (yolo, replaced(LABELS, "ant .5 .5 .5 .5\n"), "a.txt line 1: 'ant' is no number"),
+        (yolo, replaced("data.yaml", "train: images/train\nval: images/val\n"), "key names: is missing"),
+        (yolo, replaced("data.yaml", "train: images/train\nnames: [a, b]\n"), "key val: is missing"),
+        (yolo, replaced("data.yaml", "train: images/train\nval: images/val\nnc: 3\nnames: [a, b]\n"), "key nc: is 3, but"),
+        (
+            yolo,
+            replaced("data.yaml", "train: images/train\nval: images/val\nnames: {0: a, 2: b}\n"),
+            "key names: numbers must run",
+        ),
+        (yolo, replaced("data.yaml", "path: nowhere\ntrain: a\nval: b\nnc: 1\n"), "key path: folder .*nowhere does not exist"),
+        (yolo, replaced("data.yaml", "train: [a\n"), r"data.yaml.*"),
+        (yolo, replaced("data.yaml", "- train\n"), "is no mapping"),
+        (yolo_lists, replaced("train.txt", "./images/train/a.png\n./images/train/x.png\n"), "train.txt line 2: image"),
+        (yolo_lists, replaced("val.txt", "\n"), "the validation list holds no images"),
+        (darknet, replaced("set.names", "ant\n"), "key classes: is 2, but set.names lists 1 names"),
+        (darknet, replaced("set.data", "train = train.txt\nnames = set.names\n"), "key valid: is missing"),
+        (darknet, replaced("set.data", "train = train.txt\nrubbish\n"), "set.data line 2: 'rubbish' has no '='"),
+        (darknet, removed("set.names"), "set.data: .*set.names does not exist"),
+        (voc, removed("ImageSets/Main/val.txt"), "val.txt does not exist"),
+        (voc, removed("JPEGImages/a.png"), "train.txt: image a is not in JPEGImages"),
+        (voc, replaced("Annotations/a.xml", "<annotation><object>"), "a.xml line 1: is no well-formed XML"),
+        (
+            voc,
+            replaced(
+                "Annotations/a.xml", "<annotation><object><name>ant</name><bndbox><xmin>x</xmin></bndbox></object></annotation>"
+            ),
+            "a.xml object 1 key xmin: is 'x'",
+        ),
+        (coco, replaced(COCO, "{"), "train2017.json line 1: is no valid JSON"),
+        (coco, replaced(COCO, "{}"), "train2017.json key images: is missing"),
+        (coco, removed("images/train2017/a.png"), "image a.png is in none of"),
+        (coco, edited(lambda d: d["annotations"][1].update(category_id=8)), "annotation 1: category_id 8 is not among"),
+        (coco, edited(lambda d: d["annotations"][1].update(image_id=8)), "annotation 1: image_id 8 is not among"),
+        (coco, edited(lambda d: d["annotations"][1].update(bbox=[1, 2, 3])), r"annotation 1 key bbox: is \[1, 2, 3\]"),
+        (coco, edited(lambda d: d["images"][0].pop("width")), "lacks a key.*width"),
+        (coco, edited(lambda d: d["categories"].pop()), "category_id 7 is not among"),
+    ],
+)
+def test_bad_data_is_one_line_with_place_and_remedy(write, spoil, words, tmp_path):
+    path = write(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(DataError, match=words) as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) > 20
+
+
+def test_a_path_that_is_no_data_set(tmp_path):
+    with pytest.raises(DataError, match="is no data set"):
+        load(tmp_path)
+    (tmp_path / "notes.txt").write_text("hello\n")
+    with pytest.raises(DataError, match="no known format"):
+        load(tmp_path / "notes.txt")
+
+
+def test_a_truncated_image_is_found_while_decoding(tmp_path):
+    path = yolo(tmp_path)
+    image = tmp_path / "images" / "train" / "a.png"
+    image.write_bytes(image.read_bytes()[:20])
+    with pytest.raises(DataError, match=r"a\.png: cannot be decoded"):
+        load_cached(str(path), 64)
+
+
+@pytest.mark.parametrize("write", [yolo_lists, darknet, voc, coco])
+def test_a_change_of_any_source_is_seen(write, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_CACHE", {})
+    path = str(write(tmp_path))
+    first = load_cached(path, 64)
+    assert len(first.dataset.sources) >= 2
+    for source in first.dataset.sources:
+        if source.is_file():
+            source.write_text(source.read_text() + " ")
+            again = load_cached(path, 64)
+            assert again is not first
+            first = again
+
+
+def test_pictures_are_resized_and_kept_until_a_file_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_CACHE", {})
+    path = yolo(tmp_path)
+    first = load_cached(str(path), 96)
+    assert first.train[0].pixels.shape == (60, 96, 3)  # enlarged for training
+    assert first.val[0].pixels.shape == (40, 64, 3)  # never enlarged for validation
+    assert first.val[0].native == SIZE
+    assert load_cached(str(path), 96) is first
+    assert load_cached(str(path), 32).val[0].pixels.shape == (20, 32, 3)
+    write_labels(tmp_path / "labels" / "train" / "b.txt", [(0, 0, 0, 8, 8)])
+    assert len(load_cached(str(path), 96).train[1].labels) == 1
+    load_cached(str(path), 64)
+    assert len(cache._CACHE) == cache.CAPACITY

@@ -1,0 +1,140 @@
+"""Metrics against pycocotools on the same detections, and suppression against brute force."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detector.metrics import Found, Truth, average_precision, evaluate
+from detector.nms import box_iou, nms
+
+
+def random_boxes(rng, n, side=100):
+    xy = rng.uniform(0, side, (n, 2))
+    return np.concatenate((xy, xy + rng.uniform(4, side / 2, (n, 2))), 1)
+
+
+def scenes(rng, images, classes, quality):
+    """Labels, and detections that are shifted labels among random boxes."""
+    truth, found = [], []
+    for _ in range(images):
+        boxes, kinds = random_boxes(rng, rng.integers(0, 9)), None
+        kinds = rng.integers(classes, size=len(boxes))
+        truth.append(Truth(boxes, kinds))
+        near = np.repeat(boxes, 3, 0) + rng.normal(0, quality, (3 * len(boxes), 4))
+        near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
+        more = random_boxes(rng, 10)
+        every = np.concatenate((near, more))
+        label = np.where(rng.random(len(every)) < 0.8, np.concatenate((np.repeat(kinds, 3), rng.integers(classes, size=10))), 0)
+        found.append(Found(every, rng.random(len(every)), label))
+    return found, truth
+
+
+def coco(found, truth, classes):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    def row(box):
+        return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+
+    annotations = [
+        {"id": 0, "image_id": i, "category_id": int(c), "bbox": row(b), "area": (b[2] - b[0]) * (b[3] - b[1]), "iscrowd": 0}
+        for i, t in enumerate(truth)
+        for b, c in zip(t.boxes, t.classes, strict=True)
+    ]
+    for number, annotation in enumerate(annotations, 1):
+        annotation["id"] = number  # pycocotools takes 0 for "no match"
+    detections = [
+        {"image_id": i, "category_id": int(c), "bbox": row(b), "score": float(s)}
+        for i, f in enumerate(found)
+        for b, s, c in zip(f.boxes, f.scores, f.classes, strict=True)
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        labels = COCO()
+        labels.dataset = {
+            "images": [{"id": i} for i in range(len(truth))],
+            "annotations": annotations,
+            "categories": [{"id": c, "name": str(c)} for c in range(classes)],
+        }
+        labels.createIndex()
+        run = COCOeval(labels, labels.loadRes(detections), "bbox")
+        run.params.maxDets = [1, 10, 300]
+        run.evaluate()
+        run.accumulate()
+    precision = run.eval["precision"][:, :, :, 0, 2]
+    valid = precision > -1
+    return precision[0][valid[0]].mean(), precision[valid].mean()
+
+
+@pytest.mark.parametrize("quality", [0.5, 3.0, 12.0])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_agrees_with_pycocotools(quality, seed):
+    found, truth = scenes(np.random.default_rng(seed), 40, 5, quality)
+    ours = evaluate(found, truth, 6)  # a class without labels does not count
+    map50, map50_95 = coco(found, truth, 6)
+    assert ours["map50"] == pytest.approx(map50, abs=1e-4)
+    assert ours["map50_95"] == pytest.approx(map50_95, abs=1e-4)
+    assert 0 < ours["map50_95"] < ours["map50"] <= 1
+
+
+def test_perfect_detections():
+    truth = [Truth(np.array([[0.0, 0, 10, 10], [20, 20, 40, 30]]), np.array([0, 1]))]
+    found = [Found(truth[0].boxes, np.array([0.9, 0.7]), truth[0].classes)]
+    assert evaluate(found, truth, 2) == {"precision": 1, "recall": 1, "f1": 1, "conf": 0.7, "map50": 1, "map50_95": 1}
+
+
+def test_operating_point_is_the_confidence_of_largest_f1():
+    truth = [Truth(np.array([[0.0, 0, 10, 10], [20, 20, 30, 30], [50, 50, 60, 60]]), np.zeros(3, int))]
+    wrong = [[80.0, 80, 90, 90]] * 6
+    boxes = np.array([*truth[0].boxes[:2].tolist(), *wrong, truth[0].boxes[2].tolist()])
+    got = evaluate([Found(boxes, np.linspace(0.9, 0.1, 9), np.zeros(9, int))], truth, 1)
+    assert got["conf"] == pytest.approx(0.8)
+    assert got["precision"] == 1
+    assert got["recall"] == pytest.approx(2 / 3)
+    assert got["f1"] == pytest.approx(0.8)
+
+
+def test_a_second_detection_of_one_object_is_false():
+    truth = [Truth(np.array([[0.0, 0, 10, 10]]), np.zeros(1, int))]
+    found = [Found(np.array([[0.0, 0, 10, 10], [0, 0, 10, 9]]), np.array([0.5, 0.6]), np.zeros(2, int))]
+    got = evaluate(found, truth, 1)
+    assert got["map50"] == 1
+    assert got["map50_95"] == pytest.approx((9 + 0.5) / 10)  # at .95 the better scored one is false
+
+
+def test_nothing_found_or_nothing_to_find_is_zero():
+    empty = Found(np.empty((0, 4)), np.empty(0), np.empty(0, int))
+    for truth in (Truth(np.array([[0.0, 0, 1, 1]]), np.zeros(1, int)), Truth(np.empty((0, 4)), np.empty(0, int))):
+        assert set(evaluate([empty], [truth], 2).values()) == {0.0}
+
+
+def test_average_precision_by_hand():
+    # recall 1/2 at precision 1, recall 1 at precision 2/3: 51 of the 101 recalls lie at or below 1/2
+    assert average_precision(np.array([True, False, True]), 2) == pytest.approx((51 + 50 * 2 / 3) / 101)
+
+
+def brute(boxes, scores, classes, iou, most):
+    kept = []
+    for i in np.argsort(-scores, kind="stable"):
+        if all(classes[i] != classes[j] or box_iou(boxes[i : i + 1], boxes[j : j + 1])[0, 0] <= iou for j in kept):
+            kept.append(int(i))
+    return kept[:most]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(0, 60), most=st.integers(1, 40))
+def test_suppression_equals_brute_force(seed, n, most):
+    rng = np.random.default_rng(seed)
+    boxes, scores, classes = random_boxes(rng, n, 40), rng.integers(1, 20, n) / 20, rng.integers(2, size=n)
+    assert nms(boxes, scores, classes, 0.5, most).tolist() == brute(boxes, scores, classes, 0.5, most)
+
+
+def test_suppression_across_blocks_equals_brute_force():
+    rng = np.random.default_rng(0)
+    boxes, scores, classes = random_boxes(rng, 700, 60), rng.random(700), rng.integers(3, size=700)
+    assert nms(boxes, scores, classes, 0.6, 300).tolist() == brute(boxes, scores, classes, 0.6, 300)
