@@ -1,0 +1,237 @@
+"""The command line: arguments in, exit code out. What each command does is in the modules beside this one.
+
+Exit codes: 0 done, 1 unexpected, 2 usage, 3 not found, 4 conflict, 5 invalid campaign, 6 not allowed, 7 coordinator
+unreachable, 9 a campaign without a single result, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hypevolve import __version__, demo, offline, online, programs
+from hypevolve.console import CommandFailed, Output
+from hypevolve.errors import HypevolveError
+from hypevolve.run import INTERRUPTED, Wish
+from hypevolve.run import run as evolve
+
+URL = "http://127.0.0.1:8080"
+PIPE_CLOSED = 141  # what a shell says of a program that SIGPIPE ended
+PASSED_ON = ("serve", "worker")  # what follows these belongs to another program
+
+app = typer.Typer(
+    name="hypevolve",
+    help="Hyperparameter evolution for object detectors, as a distributed service.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+CampaignPath = Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="A campaign file.")]
+CampaignName = Annotated[str, typer.Argument(metavar="NAME", help="A campaign of the coordinator.")]
+Workers = Annotated[int | None, typer.Option(min=1, max=256, help="Worker processes. Default: one for each GPU, else 2.")]
+Devices = Annotated[str, typer.Option(help="cpu, cpu*4, cuda:0,cuda:1, or all: every GPU, else the CPU.")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Of the coordinator. Default: 8080, or the next free one.")]
+Database = Annotated[str | None, typer.Option("--db", help="URL of your own PostgreSQL. Default: HYPEVOLVE_DATABASE_URL, else one in the folder.")]  # fmt: skip # noqa: E501
+PgBin = Annotated[str | None, typer.Option("--pg-bin", metavar="DIR", help="Where postgres and initdb are.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"hypevolve {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    url: Annotated[str, typer.Option(envvar="HYPEVOLVE_URL", help="The coordinator.")] = URL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print exactly one JSON document.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; tracebacks of unexpected errors.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    context.obj = Output(json=as_json, verbose=verbose, url=url)
+
+
+@app.command()
+def init(
+    context: typer.Context,
+    preset: Annotated[str, typer.Option(help="The evolution to start from.")] = offline.PRESET,
+    name: Annotated[str | None, typer.Option(help="Of the campaign. Default: from data and model.")] = None,
+    data: Annotated[str, typer.Option(help="YOLO YAML, Darknet .data, VOC folder or COCO JSON.")] = "data.yaml",
+    source: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="A hyp.yaml, or an evolve.csv.")] = None,
+    model: Annotated[str, typer.Option()] = offline.MODEL,
+    epochs: Annotated[int, typer.Option(min=1, help="Of each candidate.")] = 10,
+    imgsz: Annotated[int, typer.Option(min=32)] = 640,
+    batch: Annotated[int, typer.Option(min=1)] = 16,
+    candidates: Annotated[int, typer.Option(min=1)] = 300,
+    output: Annotated[Path, typer.Option("--output", "-o")] = Path("campaign.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+) -> None:  # fmt: skip
+    """Write a commented campaign file."""
+    new = offline.NewFile(output, preset, name, data, source, model, epochs, imgsz, batch, candidates, force)
+    offline.init(context.obj, new)
+
+
+@app.command()
+def validate(context: typer.Context, campaign: CampaignPath) -> None:
+    """Say what a campaign will do: which genes move, which cannot and why, and what it costs."""
+    offline.validate(context.obj, campaign)
+
+
+@app.command()
+def create(context: typer.Context, campaign: CampaignPath) -> None:
+    """Create a campaign at the coordinator. The same file again changes nothing."""
+    online.create(context.obj, campaign)
+
+
+@app.command("ls")
+def list_campaigns(context: typer.Context) -> None:
+    """List the campaigns of the coordinator."""
+    online.ls(context.obj)
+
+
+@app.command()
+def show(context: typer.Context, name: CampaignName) -> None:
+    """Show a campaign: how far it is, its best candidate and what that changed."""
+    online.show(context.obj, name)
+
+
+@app.command()
+def best(
+    context: typer.Context,
+    name: CampaignName,
+    n: Annotated[int, typer.Option("-n", min=1, max=100, help="How many.")] = 5,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the best hyp set here; - is stdout.")] = None,
+) -> None:
+    """Rank the best candidates, at any time; with -o also take the best hyp set."""
+    online.best(context.obj, name, n, output)
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    name: CampaignName,
+    form: Annotated[str, typer.Option("--format", help=f"{', '.join(online.FILES)}.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: the usual name; - is stdout.")] = None,
+) -> None:
+    """Write the results as a file that users of yolov5 know."""
+    online.export(context.obj, name, form, output)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def serve(context: typer.Context) -> None:
+    """Serve as coordinator: --host, --port, --folder, --db, --pg-bin, --root-path (all: hypevolve serve --help)."""
+    programs.require("server")
+    from server.__main__ import main as server
+
+    raise typer.Exit(server(context.args))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def worker(context: typer.Context) -> None:
+    """Train for a coordinator: URL --devices --data-root --campaign ... (all: hypevolve worker --help)."""
+    programs.require("worker")
+    from worker.__main__ import main as work
+
+    raise typer.Exit(work(context.args))
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    campaign: CampaignPath,
+    workers: Workers = None,
+    devices: Devices = "all",
+    folder: Annotated[Path | None, typer.Option(help="For everything it writes. Default: runs/NAME.")] = None,
+    port: Port = None,
+    database: Database = None,
+    pg_bin: PgBin = None,
+) -> None:
+    """Evolve on this machine, from the file to the results. Run it again to go on after any interruption."""
+    wish = Wish(campaign, folder, workers, devices, port, database, pg_bin, _again())
+    raise typer.Exit(evolve(context.obj, wish))
+
+
+@app.command("demo")
+def run_demo(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Option(help="For everything it writes.")] = Path("runs/demo"),
+    candidates: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help=f"How many to train. Default: {demo.CANDIDATES}.")
+    ] = None,
+    workers: Workers = None,
+    devices: Devices = "all",
+    port: Port = None,
+) -> None:
+    """Evolve a real detector on a built-in data set, in a few minutes and without a GPU."""
+    file = demo.prepare(folder, candidates)
+    wish = Wish(file, folder, workers, devices, port, again=_again())
+    raise typer.Exit(evolve(context.obj, wish))
+
+
+def _again() -> str:
+    return shlex.join(["hypevolve", *sys.argv[1:]])
+
+
+def globals_first(arguments: Sequence[str]) -> list[str]:
+    """The global options may also stand behind the command, where people type them; here they are moved to the front."""
+    front: list[str] = []
+    rest: list[str] = []
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        if argument == "--" or argument in PASSED_ON:
+            return [*front, *rest, argument, *left]
+        if argument in ("--json", "-v", "--verbose") or argument.startswith("--url="):
+            front.append(argument)
+        elif argument == "--url" and left:
+            front += [argument, left.pop(0)]
+        else:
+            rest.append(argument)
+    return [*front, *rest]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    given = globals_first(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        code = _call(given)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    return code
+
+
+def _call(arguments: Sequence[str]) -> int:
+    verbose = any(argument in ("-v", "--verbose") for argument in arguments)
+    try:
+        code = app(args=list(arguments), prog_name="hypevolve", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        raise
+    except CommandFailed as error:
+        for line in str(error).splitlines():
+            print(f"hypevolve: {line}", file=sys.stderr)
+        return error.exit_code
+    except HypevolveError as error:
+        print(f"hypevolve: {error}", file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except Exception as error:
+        if hasattr(error, "format_message") and isinstance(code := getattr(error, "exit_code", None), int):  # wrong usage
+            print(f"hypevolve: {error.format_message().strip()} (hypevolve --help)", file=sys.stderr)
+            return code
+        if verbose:
+            traceback.print_exc()
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"hypevolve: unexpected {reason}; -v shows where it came from", file=sys.stderr)
+        return 1

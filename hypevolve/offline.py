@@ -1,0 +1,155 @@
+"""Commands that need no coordinator: write a campaign file, and say what one will do before anything is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from hypevolve import campaign_file, programs
+from hypevolve.console import CommandFailed, Output
+
+CONFLICT, USAGE = 4, 2
+PRESET = "yolov5-2021"
+MODEL = "yolov5n"
+
+
+@dataclasses.dataclass(frozen=True)
+class NewFile:
+    """What ``init`` was asked for; None where it chooses."""
+
+    output: Path
+    preset: str = PRESET
+    name: str | None = None
+    data: str = "data.yaml"
+    source: Path | None = None
+    model: str = MODEL
+    epochs: int = 10
+    imgsz: int = 640
+    batch: int = 16
+    candidates: int = 300
+    force: bool = False
+
+
+def init(output: Output, new: NewFile) -> None:
+    """Write a campaign file.
+
+    Raises:
+        CommandFailed: it is there already, the preset is unknown, or the file to start from cannot be used.
+    """
+    programs.require("evolution")
+    from evolution.presets import preset
+
+    if new.output.exists() and not new.force:
+        raise CommandFailed(f"{new.output} exists; give another file with -o, or --force to replace it", CONFLICT)
+    source = None if new.source is None else _source(new.source, new.output)
+    imports = source is not None and Path(source).suffix in (".csv", ".txt")
+    try:
+        text = preset(
+            new.preset,
+            name_of_campaign=new.name or name_for(new.data, new.model),
+            data=_relative(Path(new.data), new.output) if Path(new.data).exists() else new.data,
+            model=new.model,
+            epochs=new.epochs,
+            imgsz=new.imgsz,
+            batch=new.batch,
+            candidates=new.candidates,
+            hyp=None if imports else source,
+        )
+    except ValueError as error:
+        raise CommandFailed(f"--preset: {error}", USAGE) from None
+    if imports:
+        text += f"seed_from: [{json.dumps(source)}]  # rows of an earlier evolution, as parents\n"
+    replaced = new.output.read_bytes() if new.output.exists() else None
+    _write(new.output, text)
+    try:
+        campaign = campaign_file.read(new.output).campaign
+    except CommandFailed:
+        # A file that `validate` refuses must not look like a start.
+        if replaced is None:
+            new.output.unlink()
+        else:
+            new.output.write_bytes(replaced)
+        raise
+    if output.json:
+        output.document({"file": str(new.output), "name": campaign.name})
+    else:
+        output.say(f"wrote {new.output}: campaign {campaign.name}; next: hypevolve validate {new.output}")
+
+
+def name_for(data: str, model: str) -> str:
+    """A campaign name from a data set and a model: ``bccd-yolov5n``."""
+    path = Path(data)
+    stem = path.parent.name if path.stem in ("data", "") and path.parent.name else path.stem
+    kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in f"{stem}-{model}".lower())
+    return kept.strip("-")[:63] or "campaign"
+
+
+def _source(source: Path, output: Path) -> str:
+    if not source.is_file():
+        raise CommandFailed(f"--from: there is no file {source}", campaign_file.NOT_FOUND)
+    return _relative(source, output)
+
+
+def _relative(path: Path, output: Path) -> str:
+    """``path`` as the campaign file names it: from the campaign file's folder."""
+    return os.path.relpath(path.absolute(), output.absolute().parent)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandFailed(f"cannot write {path}: {error.strerror}; give another file with -o") from error
+
+
+def validate(output: Output, path: Path) -> None:
+    """The preflight of a campaign file.
+
+    Raises:
+        CommandFailed: the campaign, its base scenario or its data is invalid.
+    """
+    file = campaign_file.read(path)
+    facts, told, unchecked = _look(file)
+    report = campaign_file.preflight_of(file, facts)
+    notes = [*report.notes, *(str(remark) for remark in told.get("remarks", ()))]
+    if unchecked:
+        notes.append(f"not checked: {unchecked}")
+    genes = [dataclasses.asdict(gene) for gene in report.genes]
+    if output.json:
+        data = {key: value for key, value in told.items() if key != "remarks"}
+        document = {"campaign": file.campaign.name, "genes": genes, "trainings": report.trainings, "epochs": report.epochs}
+        output.document(document | {"cost": report.cost, "notes": notes, "data": data or None})
+        return
+    output.table(genes, ("name", "start", "gain", "lower", "upper", "status", "note"))
+    output.say(campaign_file.counted(report))
+    if told:
+        output.say(data_words(told))
+    output.say(report.cost)
+    for note in notes:
+        output.say(f"note: {note}")
+
+
+def _look(file: campaign_file.CampaignFile) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Facts for the preflight, all that is known of the data, and what could not be looked at and why."""
+    kind = file.campaign.trainer.kind
+    if kind != "detector":
+        return {}, {}, f"the data, which trainer {kind} reads itself"
+    if lacking := programs.missing("detector"):
+        return {}, {}, f"the data ({lacking})"
+    scenario = campaign_file.scenario(file, file.folder)
+    if absent := campaign_file.absent_data(scenario):
+        return {}, {}, absent
+    facts, told = campaign_file.facts_of(scenario)
+    return facts, dict(told), ""
+
+
+def data_words(told: dict[str, Any]) -> str:
+    """The data set in a line, from what the detector says of it."""
+    outlines = "with" if told["has_polygons"] else "no"
+    parts = [f"{told['images']} training and {told['val_images']} validation images", f"{len(told['classes'])} classes"]
+    parts += [f"{outlines} polygons", f"{told['iterations']} iterations a training"]
+    return f"data: {', '.join(parts)}"

@@ -1,0 +1,176 @@
+"""Commands that ask a coordinator: create a campaign, list, look, take the best hyp set, export."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from hypevolve import campaign_file, messages, programs
+from hypevolve.client import Client
+from hypevolve.console import CommandFailed, Output, cell, change, duration
+from hypevolve.errors import NotFound
+from hypevolve.progress import best_words
+from hypevolve.summary import gene_changes
+
+FILES = {
+    "evolve-csv": "evolve.csv",
+    "evolve-txt": "evolve.txt",
+    "hyp-yaml": "hyp_evolved.yaml",
+    "evolve-png": "evolve.png",
+}
+LIST_COLUMNS = ("name", "state", "done", "planned", "failed", "lost", "best", "against_default", "eta")
+BEST_COLUMNS = (
+    "rank", "number", "fitness", "against_default", "map50_95", "map50", "precision", "recall", "parents", "worker", "seconds",
+)  # fmt: skip
+
+
+def connect(output: Output) -> Client:
+    waiting = (lambda reason: output.say(f"waiting: {reason}")) if output.verbose else None
+    return Client(output.url, waiting=waiting)
+
+
+def create(output: Output, path: Path) -> None:
+    """Create a campaign. Where nothing can be read here, its text goes to the coordinator as it is."""
+    with connect(output) as client:
+        if programs.missing("evolution"):
+            try:
+                campaign = client.create_campaign(path.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError) as error:
+                raise CommandFailed(f"{path} cannot be read: {error}", campaign_file.NOT_FOUND) from None
+            word = "campaign"
+        else:
+            file = campaign_file.read(path)
+            try:
+                client.campaign(file.campaign.name)
+                word = "exists already, unchanged:"
+            except NotFound:
+                word = "created"
+            campaign = client.create_campaign(file.document)
+    if output.json:
+        output.document(campaign.model_dump(mode="json"))
+        return
+    output.say(f"{word} {campaign.name}: {campaign.counts.planned} candidates; page: {client.url}/c/{campaign.name}")
+    output.say(f"next: hypevolve worker {client.url}")
+
+
+def ls(output: Output) -> None:
+    """Every campaign in a line."""
+    with connect(output) as client:
+        campaigns = client.campaigns()
+    if output.json:
+        output.document({"items": [campaign.model_dump(mode="json") for campaign in campaigns]})
+        return
+    if not campaigns:
+        output.say("no campaign yet; next: hypevolve create campaign.yaml")
+        return
+    output.table([campaign_row(campaign) for campaign in campaigns], LIST_COLUMNS)
+
+
+def campaign_row(campaign: messages.Campaign) -> dict[str, object]:
+    counts, best = campaign.counts, campaign.best
+    default = campaign.default.fitness if campaign.default else None
+    return {
+        "name": campaign.name,
+        "state": campaign.state,
+        "done": counts.done,
+        "planned": counts.planned,
+        "failed": counts.failed,
+        "lost": counts.lost,
+        "best": best.fitness if best else None,
+        "against_default": change(best.fitness, default) if best else None,
+        "eta": None if campaign.eta_s is None else duration(campaign.eta_s),
+    }
+
+
+def show(output: Output, name: str) -> None:
+    """One campaign: its numbers, its best and what that changed."""
+    with connect(output) as client:
+        campaign = client.campaign(name)
+    if output.json:
+        output.document(campaign.model_dump(mode="json"))
+        return
+    for key, value in campaign_words(campaign, output.url):
+        output.line(f"{key}\t{value}" if not sys.stdout.isatty() else f"{key:<16} {value}")
+
+
+def campaign_words(campaign: messages.Campaign, url: str) -> list[tuple[str, str]]:
+    """The overview of a campaign as pairs of a word and what is to be said of it."""
+    counts = campaign.counts
+    buckets = {
+        "done": counts.done,
+        "in training": counts.running + counts.leased,
+        "queued": counts.queued,
+        "not bred yet": counts.unbred,
+        "failed": counts.failed,
+        "cancelled": counts.cancelled,
+    }
+    told = ", ".join(f"{count} {word}" for word, count in buckets.items() if count)
+    words = [("campaign", campaign.name), ("state", campaign.state), ("strategy", campaign.strategy)]
+    words.append(("candidates", f"{counts.planned} planned: {told}; {counts.lost} lost on the way"))
+    if campaign.eta_s is not None:
+        words.append(("eta", duration(campaign.eta_s)))
+    if campaign.best is not None:
+        words.append(("best", best_words(campaign).removeprefix("best ")))
+        for gene in gene_changes(campaign.document, campaign.best.hyp):
+            words.append((gene.name, f"{cell(gene.start)} -> {cell(gene.value)}"))
+    words.append(("page", f"{url.rstrip('/')}/c/{campaign.name}"))
+    return words
+
+
+def best(output: Output, name: str, n: int, file: Path | None) -> None:
+    """The best candidates; with ``file`` also the best hyp set, written there ('-' is stdout, without the table)."""
+    with connect(output) as client:
+        text = client.text(name, FILES["hyp-yaml"]) if file is not None else ""
+        if file is not None and str(file) == "-":
+            sys.stdout.write(text)
+            return
+        campaign = client.campaign(name)
+        ranking = client.best(name, n)
+    if file is not None:
+        _write(output, file, text.encode())
+    if output.json:
+        output.document([candidate.model_dump(mode="json") for candidate in ranking])
+        return
+    if not ranking:
+        raise CommandFailed(f"no candidate of '{name}' has finished yet, so there is none to rank", campaign_file.NOT_FOUND)
+    default = campaign.default.fitness if campaign.default else None
+    output.table([best_row(rank, candidate, default) for rank, candidate in enumerate(ranking, 1)], BEST_COLUMNS)
+
+
+def best_row(rank: int, candidate: messages.Candidate, default: float | None) -> dict[str, object]:
+    metrics = candidate.metrics or {}
+    shown = {name: metrics.get(name) for name in ("map50_95", "map50", "precision", "recall")}
+    return {
+        "rank": rank,
+        "number": candidate.number,
+        "fitness": candidate.fitness,
+        "against_default": "default" if candidate.number == 0 else change(candidate.fitness, default),
+        **shown,
+        "parents": candidate.parents,
+        "worker": candidate.worker,
+        "seconds": candidate.seconds,
+    }
+
+
+def export(output: Output, name: str, form: str, file: Path | None) -> None:
+    """One file of a campaign, as the coordinator writes it."""
+    if form not in FILES:
+        raise CommandFailed(f"--format '{form}' is unknown; known: {', '.join(FILES)}", 2)
+    target = file or Path(FILES[form])
+    with connect(output) as client:
+        content = client.binary(name, FILES[form]) if form == "evolve-png" else client.text(name, FILES[form]).encode()
+    if str(target) == "-":
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
+    _write(output, target, content)
+    if output.json:
+        output.document({"file": str(target), "bytes": len(content)})
+
+
+def _write(output: Output, path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise CommandFailed(f"cannot write {path}: {error.strerror}; give another file with -o") from error
+    output.say(f"wrote {path}")
