@@ -115,6 +115,7 @@ def _listen(host: str, port: int) -> socket.socket | None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(2048)  # at once: a port that is only bound can be bound by a second coordinator as well
     except OSError:
         listener.close()
         return None

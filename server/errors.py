@@ -2,8 +2,8 @@
 
 CoordinatorError
 ├── NotFound      404  no such campaign, candidate or token
-├── Conflict      409  the state of things forbids it (another document under this name, a superseded lease, hashes that
-disagree) ├── Invalid       422  the request itself is wrong
+├── Conflict      409  the state of things forbids it: another document under this name, a superseded lease, other hashes
+├── Invalid       422  the request itself is wrong
 └── Unavailable   503  the database cannot answer now; the same request may be repeated
 """
 

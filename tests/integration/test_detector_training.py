@@ -27,7 +27,7 @@ DATASETS = ROOT.parent / "shared" / "datasets"
 METRICS = ["precision", "recall", "f1", "conf", "map50", "map50_95", "val_box", "val_obj", "val_cls"]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")  # before the module's other fixtures, which train too
 def _one_thread():
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
