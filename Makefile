@@ -1,0 +1,50 @@
+# Every target does its own set-up: the only things needed are Python 3.11, make and a C compiler.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_STAMP := $(VENV)/.installed-run
+DEV_STAMP := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lint format test demo check check-containers clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+$(RUN_STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,embedded,worker]'
+	sh deploy/opencv-libraries.sh $(BIN)/python
+	touch $@
+
+$(DEV_STAMP): $(RUN_STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+setup: $(DEV_STAMP) ## Create .venv with everything, at pinned versions
+
+demo: $(RUN_STAMP) ## Evolve a real detector on the built-in data set, in about four minutes
+	$(BIN)/hypevolve demo
+
+lint: $(DEV_STAMP) ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV_STAMP) ## Rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: $(DEV_STAMP) ## The whole test suite, by cost: unit, integration, end to end
+	sh deploy/browser.sh
+	$(BIN)/python -m pytest
+
+check: lint test ## What has to pass before a change lands
+
+check-containers: ## Build and run docker-compose.yml for real, kill a worker, count the budget (needs podman or docker)
+	sh deploy/check-containers.sh
+
+clean: ## Remove the environment and caches (campaigns in runs/ stay)
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
