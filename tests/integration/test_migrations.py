@@ -13,6 +13,7 @@ from server.errors import Unavailable
 from server.tables import metadata
 
 
+@pytest.mark.filterwarnings("ignore:Did not recognize type 'xid8'")
 def test_models_equal_migrations(database_url: str) -> None:
     engine = create_engine(parse_url(database_url))
     with engine.connect() as connection:

@@ -154,7 +154,8 @@ def test_failures_of_a_program(root: Path, script: str, kind: str, detail: str):
 
 def test_a_program_that_is_not_there(root: Path):
     end, _ = train(root, {"kind": "command", "command": ["no-such-program"], "results": "out.json"})
-    assert (end["kind"], end["detail"]) == ("exit_code", "cannot start no-such-program: No such file or directory")
+    assert end["kind"] == "exit_code"
+    assert end["detail"].startswith("cannot start no-such-program: ")  # why depends on the folders on PATH
 
 
 def test_a_program_ended_from_outside_is_no_failure(root: Path):
