@@ -11,7 +11,8 @@ first candidate             the given hyp set, unchanged; children come from it 
 ==========================  ===================================================================================
 
 Published numbers and behaviour, written anew. The one departure: the draw of the parent is honest. The original program drew it
-from a generator that training had just re-seeded, so that it always fell on the same rank (docs/EVOLUTION.md).
+from a generator that training had just re-seeded with 0, so that every draw was the same number and fell on much the same rank
+(docs/EVOLUTION.md). ``faithful: true`` does as the program did.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evolution.problems import finite, shown
+from evolution import options
 from evolution.space import Gene, Space
-from evolution.strategy import OptionError, Proposal, Row
+from evolution.strategy import History, Needs, Proposal, by_fitness, fittest_hyp
 
 Vector = NDArray[np.float64]
 
@@ -33,6 +34,7 @@ DECIMALS = 5
 SMALLEST_FACTOR, LARGEST_FACTOR = 0.3, 3.0
 LEAST_WEIGHT = 1e-6
 MOST_DRAWS = 10_000
+SEEDED_DRAW = 0.8444218515250481  # the first number of the program's generator after it was seeded with 0
 
 
 @dataclass(frozen=True)
@@ -43,23 +45,20 @@ class Yolov5:
     parent: str = "single"
     mutation_probability: float = 0.8
     sigma: float = 0.2
+    faithful: bool = False
 
     def __post_init__(self) -> None:
         """Raises OptionError, which names the option and what it may be."""
-        if isinstance(self.parents, bool) or not isinstance(self.parents, int) or not 1 <= self.parents <= 1000:
-            raise OptionError("parents", f"is {shown(self.parents)}", "write a whole number from 1 to 1000")
-        if self.parent not in ("single", "weighted"):
-            raise OptionError("parent", f"is {shown(self.parent)}", "write single or weighted")
+        options.whole("parents", self.parents, 1, 1000)
+        options.choice("parent", self.parent, ("single", "weighted"))
         # The lower limits keep the expected number of draws until something moves below a hundred.
         for option, least in (("mutation_probability", 0.01), ("sigma", 0.001)):
-            number = finite(getattr(self, option))
-            if number is None or not least <= number <= 1:
-                raise OptionError(option, f"is {shown(getattr(self, option))}", f"write a number from {least} to 1")
-            object.__setattr__(self, option, number)
+            object.__setattr__(self, option, options.number(option, getattr(self, option), least, 1))
+        options.flag("faithful", self.faithful)
 
     @property
-    def fittest(self) -> int:
-        return self.parents
+    def needs(self) -> Needs:
+        return Needs(fittest=self.parents)
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -69,10 +68,10 @@ class Yolov5:
         """A factor moves whatever is not fixed and not 0: 0 times anything is 0."""
         return not gene.fixed and value != 0
 
-    def propose(self, space: Space, fittest: Sequence[Row], rng: np.random.Generator) -> Proposal:
+    def propose(self, space: Space, history: History, rng: np.random.Generator) -> Proposal:
         """A child of the fittest rows, or of the start hyp set while there are none; see ``Strategy.propose``."""
         start = np.array([gene.start for gene in space])
-        parent, numbers = self._parent(space, fittest, rng)
+        parent, numbers = self._parent(space, history, rng)
         if parent is None or not self._movable(space, parent).any():
             # A parent whose genes have all rounded to 0 can have no children; the campaign goes on from its start.
             parent, numbers = start, ()
@@ -83,34 +82,44 @@ class Yolov5:
         factors = draw_factors(gains, movable, rng, probability=self.mutation_probability, sigma=self.sigma)
         return Proposal(bounded(space, parent * factors), numbers)
 
-    def _parent(self, space: Space, fittest: Sequence[Row], rng: np.random.Generator) -> tuple[Vector | None, tuple[int, ...]]:
-        rows = sorted(fittest, key=lambda row: (-row.fitness, row.number))[: self.parents]
+    def incumbent(self, space: Space, history: History) -> dict[str, float] | None:
+        return fittest_hyp(space, history)
+
+    def _parent(self, space: Space, history: History, rng: np.random.Generator) -> tuple[Vector | None, tuple[int, ...]]:
+        rows = by_fitness(history.fittest)[: self.parents]
         if not rows:
             return None, ()
         weights = parent_weights([row.fitness for row in rows])
         hyps = np.array([[row.hyp[name] for name in space.names] for row in rows])
         if self.parent == "weighted":
             return weights @ hyps, tuple(row.number for row in rows)
-        drawn = draw_index(weights, rng)
+        drawn = index_at(weights, SEEDED_DRAW if self.faithful else rng.random())
         return hyps[drawn], (rows[drawn].number,)
 
     def _movable(self, space: Space, parent: Vector) -> NDArray[np.bool_]:
         return np.array([self.moves(gene, value) for gene, value in zip(space, parent, strict=True)], dtype=bool)
 
 
-def parent_weights(fitness: Sequence[float]) -> Vector:
-    """Weights of the parents, summing to 1: in proportion to f - min f + 1e-6, so that equal rows are equally likely."""
+def parent_weights(fitness: Sequence[float], least: float = LEAST_WEIGHT) -> Vector:
+    """Weights of the parents, summing to 1: in proportion to f - min f + ``least``; equal rows have equal weights."""
     f = np.asarray(fitness, dtype=np.float64)
     largest = float(np.abs(f).max())
     if largest > 1e100:  # the difference of huge numbers must not overflow
         f = f / largest
-    weights = f - f.min() + LEAST_WEIGHT
+    weights = f - f.min() + least
+    if not weights.any():
+        weights = np.ones(len(f))
     return np.asarray(weights / weights.sum(), dtype=np.float64)
+
+
+def index_at(weights: Vector, uniform: float) -> int:
+    """The index on which a number from [0, 1) falls, each index being as wide as its weight; weights sum to 1."""
+    return min(int(np.searchsorted(np.cumsum(weights), uniform, side="right")), len(weights) - 1)
 
 
 def draw_index(weights: Vector, rng: np.random.Generator) -> int:
     """An index drawn with the given weights (which sum to 1), from one uniform number."""
-    return min(int(np.searchsorted(np.cumsum(weights), rng.random(), side="right")), len(weights) - 1)
+    return index_at(weights, rng.random())
 
 
 def draw_factors(
@@ -137,6 +146,15 @@ def bounded(space: Space, values: Vector) -> dict[str, float]:
     """Values clipped to the bounds and rounded; clipped again, since rounding may step over a bound finer than 5 decimals."""
     hyp = {}
     for gene, value in zip(space, values, strict=True):
-        rounded = round(gene.clip(float(value)), DECIMALS) + 0.0  # never -0.0
+        rounded = round(gene.clip(float(value)), 0 if gene.integer else DECIMALS) + 0.0  # never -0.0
         hyp[gene.name] = gene.clip(rounded)
+    return hyp
+
+
+def tidy(space: Space, values: Vector) -> dict[str, float]:
+    """Values clipped to the bounds and rounded to six significant digits; whole numbers for integer genes."""
+    hyp = {}
+    for gene, value in zip(space, values, strict=True):
+        inside = gene.clip(float(value))
+        hyp[gene.name] = gene.clip(float(round(inside)) if gene.integer else float(f"{inside:.6g}")) + 0.0
     return hyp

@@ -77,7 +77,8 @@ lease: {heartbeat: 500ms, expire: 5m}
     assert not space["scale"].fixed
     assert campaign.weights == {"map50_95": 1.0}
     assert (campaign.seed, campaign.same_seed) == (4, True)
-    assert campaign.options == {"parents": 3, "parent": "weighted", "mutation_probability": 0.8, "sigma": 0.2}
+    options = {"parents": 3, "parent": "weighted", "mutation_probability": 0.8, "sigma": 0.2, "faithful": False}
+    assert campaign.options == options
     assert (campaign.candidates, campaign.retries_failed, campaign.heartbeat_s, campaign.expire_s) == (12, 0, 0.5, 300.0)
 
 
@@ -187,17 +188,17 @@ def test_rows_of_earlier_evolutions():
             "campaign.yaml:3 hyp: no file 'other.yaml'; give a path that starts at the campaign file's folder",
         ),
         (
-            MINIMAL + "evolve: {strategy: hybrid}\n",
-            "campaign.yaml:3 evolve.strategy: 'hybrid' is not in this version; available: yolov5-2021",
+            MINIMAL + "evolve: {strategy: 'optuna:tpe'}\n",
+            "campaign.yaml:3 evolve.strategy: 'optuna:tpe' is not in this version; available: yolov5-2021",
         ),
         (
             MINIMAL + "evolve: {parent: both}\n",
             "campaign.yaml:3 evolve.parent: is 'both'; write single or weighted",
         ),
         (
-            MINIMAL + "evolve: {faithful: true}\n",
-            "campaign.yaml:3 evolve.faithful: is no option of strategy yolov5-2021; "
-            "known: parents, parent, mutation_probability, sigma",
+            MINIMAL + "evolve: {method: 2}\n",
+            "campaign.yaml:3 evolve.method: is no option of strategy yolov5-2021; "
+            "known: parents, parent, mutation_probability, sigma, faithful",
         ),
         (
             MINIMAL + "budget: {gpu_hours: 4}\n",

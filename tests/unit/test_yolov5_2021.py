@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from evolution.hyperparameters import lineage_space
 from evolution.space import Gene, Space
-from evolution.strategy import NAMES, OptionError, Row, candidate_rng, create
+from evolution.strategy import NAMES, History, Needs, OptionError, Row, candidate_rng, create
 from evolution.yolov5_2021 import Yolov5, bounded, draw_factors, draw_index, parent_weights
 
 DRAWS = 100_000
@@ -23,6 +23,10 @@ def factors():
     rng = np.random.default_rng(0)
     movable = np.ones(len(GAINS), dtype=bool)
     return np.array([draw_factors(GAINS, movable, rng) for _ in range(DRAWS)])
+
+
+def child(strategy, space, rows, number, seed=0):
+    return strategy.propose(space, History.select(number, strategy.needs, rows), candidate_rng(seed, number))
 
 
 def space_of(*starts, gain=1.0, lower=0.0, upper=10.0):
@@ -103,14 +107,26 @@ def test_equal_parents_are_equally_likely():
 
 def test_only_the_fittest_are_parents():
     rows = [Row(i, {"g0": 1.0 + i}, fitness=i / 10) for i in range(9)]
-    drawn = {Yolov5().propose(space_of(1.0), rows, candidate_rng(0, n)).parents for n in range(400)}
+    drawn = {child(Yolov5(), space_of(1.0), rows, n).parents for n in range(400)}
     assert drawn == {(8,), (7,), (6,), (5,)}  # the fifth, number 4, has weight 1e-6
+
+
+def test_a_faithful_draw_is_a_constant():
+    """Of random top fives the program, seeded with 0 before each draw, chose the best row hardly ever and the third mostly."""
+    rng = np.random.default_rng(5)
+    ranks = np.zeros(5)
+    for _ in range(4000):
+        fitness = np.sort(rng.random(5))[::-1]
+        rows = [Row(i, {"g0": 1.0}, float(f)) for i, f in enumerate(fitness)]
+        ranks[child(Yolov5(faithful=True), space_of(1.0), rows, 1).parents[0]] += 1 / 4000
+    assert ranks == pytest.approx([0.0, 0.1, 0.7, 0.2, 0.0], abs=0.04)
+    assert len({child(Yolov5(faithful=True), space_of(1.0), rows, n).parents for n in range(50)}) == 1
 
 
 def test_weighted_parent_is_the_mean_of_the_rows():
     rows = [Row(0, {"g0": 4.0}, 0.3), Row(1, {"g0": 2.0}, 0.1), Row(2, {"g0": 1.0}, 0.0)]
     strategy = Yolov5(parent="weighted", sigma=0.001)
-    proposal = strategy.propose(space_of(1.0), rows, candidate_rng(0, 3))
+    proposal = child(strategy, space_of(1.0), rows, 3)
     assert proposal.parents == (0, 1, 2)
     assert proposal.hyp["g0"] == pytest.approx((0.3 * 4 + 0.1 * 2) / 0.4, abs=0.02)
 
@@ -141,10 +157,10 @@ GOLDEN_SECOND = (0.00976, 0.85825, 3.93482, 1.0)
 def test_golden_sequence():
     """The same seed gives the same children for ever: stored campaigns depend on it."""
     space = lineage_space()
-    first = Yolov5().propose(space, [], candidate_rng(7, 1))
+    first = child(Yolov5(), space, [], 1, seed=7)
     assert first.parents == ()
     rows = [Row(0, space.start, 0.20), Row(1, first.hyp, 0.25)]
-    second = Yolov5().propose(space, rows, candidate_rng(7, 2))
+    second = child(Yolov5(), space, rows, 2, seed=7)
     assert (first.hyp["lr0"], first.hyp["momentum"], first.hyp["anchor_t"], first.hyp["mosaic"]) == GOLDEN_FIRST
     assert second.parents == (1,)
     assert (second.hyp["lr0"], second.hyp["momentum"], second.hyp["anchor_t"], second.hyp["mosaic"]) == GOLDEN_SECOND
@@ -154,7 +170,7 @@ def test_unmoved_genes_of_the_lineage():
     space = lineage_space()
     moved = set()
     for number in range(200):
-        hyp = Yolov5().propose(space, [], candidate_rng(0, number)).hyp
+        hyp = child(Yolov5(), space, [], number).hyp
         moved |= {name for name in hyp if hyp[name] != space[name].start}
     assert set(space.names) - moved == {
         *("iou_t", "fl_gamma", "perspective", "fliplr"),  # gain 0
@@ -168,11 +184,11 @@ def test_unmoved_genes_of_the_lineage():
 def test_nothing_can_move():
     for space in (space_of(0.0, 0.0), space_of(1.0, gain=0.0), Space(())):
         with pytest.raises(ValueError, match="no gene can move"):
-            Yolov5().propose(space, [], candidate_rng(0, 0))
+            child(Yolov5(), space, [], 0)
 
 
 def test_a_parent_that_cannot_move_gives_way_to_the_start():
-    proposal = Yolov5().propose(space_of(1.0), [Row(4, {"g0": 0.0}, 0.9)], candidate_rng(0, 1))
+    proposal = child(Yolov5(), space_of(1.0), [Row(4, {"g0": 0.0}, 0.9)], 1)
     assert proposal.parents == ()
     assert proposal.hyp["g0"] > 0.5
 
@@ -185,11 +201,11 @@ def test_gains_too_small_to_act_end_in_an_error_not_in_a_loop():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("yolov5-2020", {}, "strategy: 'yolov5-2020' is unknown; available: yolov5-2021"),
-        ("cma-es", {}, "strategy: 'cma-es' is not in this version; available: yolov5-2021"),
-        ("optuna:tpe", {}, "strategy: 'optuna:tpe' is not in this version; available: yolov5-2021"),
+        ("yolov5-2020", {}, "strategy: 'yolov5-2020' is unknown; available: yolov5-2021, "),
+        ("optuna:tpe", {}, "strategy: 'optuna:tpe' is not in this version; available: yolov5-2021, "),
         ("yolov5-2021", {"sigmas": 1}, "sigmas: is no option of strategy yolov5-2021; did you mean 'sigma'?"),
-        ("yolov5-2021", {"faithful": True}, "faithful: is no option of strategy yolov5-2021; known: parents, parent, "),
+        ("yolov5-2021", {"faithful": 1}, "faithful: is 1; write true or false"),
+        ("yolov5-2021", {"method": 1}, "method: is no option of strategy yolov5-2021; known: parents, parent, "),
         ("yolov5-2021", {"parents": 0}, "parents: is 0; write a whole number from 1 to 1000"),
         ("yolov5-2021", {"parents": True}, "parents: is True; write a whole number from 1 to 1000"),
         ("yolov5-2021", {"parent": "double"}, "parent: is 'double'; write single or weighted"),
@@ -204,8 +220,9 @@ def test_unusable_options_are_named(name, options, message):
 
 
 def test_options_are_explicit():
-    assert create(NAMES[0], {}).options == {"parents": 5, "parent": "single", "mutation_probability": 0.8, "sigma": 0.2}
-    assert create(NAMES[0], {"parents": 9}).fittest == 9
+    defaults = {"parents": 5, "parent": "single", "mutation_probability": 0.8, "sigma": 0.2, "faithful": False}
+    assert create(NAMES[0], {}).options == defaults
+    assert create(NAMES[0], {"parents": 9}).needs == Needs(fittest=9)
 
 
 def test_streams_of_candidates_differ_and_repeat():
@@ -250,7 +267,7 @@ seeds = st.integers(0, 2**31 - 1)
 @given(spaces_and_rows(), seeds, st.sampled_from(["single", "weighted"]))
 def test_children_stay_inside_the_space(space_and_rows, seed, parent):
     space, rows = space_and_rows
-    proposal = Yolov5(parent=parent).propose(space, rows, candidate_rng(seed, 1))
+    proposal = child(Yolov5(parent=parent), space, rows, 1, seed)
     assert tuple(proposal.hyp) == space.names
     assert space.contains(proposal.hyp)
     assert all(proposal.hyp[gene.name] == gene.start for gene in space if gene.fixed)
@@ -263,8 +280,9 @@ def test_the_order_of_rows_does_not_matter(space_and_rows, seed, random):
     space, rows = space_and_rows
     shuffled = list(rows)
     random.shuffle(shuffled)
+    as_they_are, in_order = History(1, fittest=tuple(shuffled)), History(1, fittest=tuple(rows))
     propose = Yolov5().propose
-    assert propose(space, rows, candidate_rng(seed, 1)) == propose(space, shuffled, candidate_rng(seed, 1))
+    assert propose(space, as_they_are, candidate_rng(seed, 1)) == propose(space, in_order, candidate_rng(seed, 1))
 
 
 @LAW
@@ -272,7 +290,7 @@ def test_the_order_of_rows_does_not_matter(space_and_rows, seed, random):
 def test_freezing_all_but_one_gene_changes_only_that_gene(space_and_rows, seed):
     space, rows = space_and_rows
     frozen = Space(tuple(g if g.name == "mover" else Gene(g.name, g.start, 0.0, g.lower, g.upper) for g in space))
-    hyp = Yolov5().propose(frozen, rows, candidate_rng(seed, 1)).hyp
+    hyp = child(Yolov5(), frozen, rows, 1, seed).hyp
     assert {name for name in hyp if hyp[name] != space[name].start} <= {"mover"}
 
 

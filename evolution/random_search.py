@@ -1,0 +1,53 @@
+"""Random search: every candidate is drawn anew; the baseline that a rule must beat.
+
+==========================  ===================================================================================
+child                       every gene that is not fixed is uniform between its bounds
+option ``scaled``           true: uniform along its scale (log for learning rates and loss gains)
+==========================  ===================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from evolution import options
+from evolution.cube import Cube
+from evolution.space import Gene, Space
+from evolution.strategy import History, Needs, Proposal, fittest_hyp
+from evolution.yolov5_2021 import bounded
+
+
+@dataclass(frozen=True)
+class RandomSearch:
+    """The rule and its option."""
+
+    scaled: bool = False
+
+    def __post_init__(self) -> None:
+        options.flag("scaled", self.scaled)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(fittest=1)
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return asdict(self)
+
+    def moves(self, gene: Gene, value: float) -> bool:
+        return not gene.fixed
+
+    def propose(self, space: Space, history: History, rng: np.random.Generator) -> Proposal:
+        """A hyp set that owes nothing to the history; see ``Strategy.propose``."""
+        cube = Cube(space)
+        if self.scaled:
+            return Proposal(cube.hyp(rng.random(len(cube))), ())
+        lower, upper = np.array([gene.lower for gene in space]), np.array([gene.upper for gene in space])
+        return Proposal(bounded(space, lower + rng.random(len(space)) * (upper - lower)), ())
+
+    def incumbent(self, space: Space, history: History) -> dict[str, float] | None:
+        return fittest_hyp(space, history)
