@@ -172,7 +172,8 @@ _CLASSES = {
     "random": ("random_search", "RandomSearch"),
 }
 NAMES = ("yolov5-2021", *(name for name in _CLASSES if name != "yolov5-2021"))
-PLANNED = ("hybrid", "optuna")  # of the project's plan; a campaign file that asks for one deserves a better answer than "unknown"
+# Of the project's plan; a campaign file that asks for one deserves a better answer than "unknown".
+PLANNED = ("hybrid", "optuna")
 
 
 def create(name: str, options: Mapping[str, Any]) -> Strategy:

@@ -1,9 +1,9 @@
 """The next candidate: rows -> strategy -> hyp set -> row. The only caller of strategies.
 
-A child is computed outside any lock from a snapshot of the fittest rows, then the campaign's row is locked for what must be
-exact: budget, number and duplicates. Its randomness comes from (campaign seed, number), its parents from the rows named in
-``bred_from``, so that any replica finds the same hyp set again. Whoever lost the race for a number breeds again for the next
-one.
+A child is computed outside any lock from a snapshot of the rows that its strategy needs, then the campaign's row is locked for
+what must be exact: budget, number and duplicates. Its randomness comes from (campaign seed, number), its parents from the rows
+named in ``bred_from``, so that any replica finds the same hyp set again. Whoever lost the race for a number breeds again for
+the next one.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from __future__ import annotations
 import json
 import threading
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sqlalchemy import Connection, text
 
 from evolution.campaign import Campaign
-from evolution.strategy import Proposal, Row, Strategy, candidate_rng, create
+from evolution.strategy import MOST_PENDING, Candidate, History, Proposal, Row, Strategy, Wait, candidate_rng, create
 from hypevolve import messages
 from hypevolve.hashes import hyp_hash
 from server import events, leases
@@ -30,10 +31,13 @@ MAX_DRAWS = 100  # for a child nobody has trained; a space with fewer points tha
 
 class _Snapshot(NamedTuple):
     campaign_id: int
-    number: int
     campaign: Campaign
     strategy: Strategy
-    fittest: list[Row]
+    history: History
+
+    @property
+    def number(self) -> int:
+        return self.history.number
 
 
 class Breeder:
@@ -49,12 +53,16 @@ class Breeder:
     def breed(self, ask: messages.Ask, slots: range) -> int:
         """Breed and grant candidates for the slots of a request, from the least busy campaigns first; how many."""
         bred = 0
+        barren: list[int] = []  # given out meanwhile, or waiting for results
         while bred < len(slots):
-            campaign = self._database.run(lambda connection: _hungriest(connection, ask))
+            campaign = self._database.run(partial(_hungriest, ask=ask, barren=barren))
             if campaign is None:
                 break
             with self._turn[campaign]:
-                bred += self._breed_one(campaign, ask, slots[bred])
+                if self._breed_one(campaign, ask, slots[bred]):
+                    bred += 1
+                else:
+                    barren.append(campaign)
         return bred
 
     def _breed_one(self, campaign_id: int, ask: messages.Ask, slot: int) -> bool:
@@ -65,6 +73,8 @@ class Breeder:
             rng = candidate_rng(snapshot.campaign.seed, snapshot.number)
             for draws in range(1, MAX_DRAWS + 1):
                 child = _child(snapshot, rng)
+                if isinstance(child, Wait):
+                    return False  # the next result wakes the ask
                 insert = self._database.run(partial(_insert, snapshot=snapshot, child=child, draws=draws, ask=ask, slot=slot))
                 if insert == "inserted":
                     return True
@@ -72,17 +82,18 @@ class Breeder:
                     break
 
 
-def _hungriest(connection: Connection, ask: messages.Ask) -> int | None:
+def _hungriest(connection: Connection, ask: messages.Ask, barren: list[int]) -> int | None:
     """The campaign with numbers left that has the fewest candidates in training."""
     row = connection.execute(
         text(
             """
             select c.id from campaign c
             where c.bred < c.candidates and (cast(:campaigns as text[]) is null or c.name = any(:campaigns))
+              and not c.id = any(:barren)
             order by (select count(*) from lease l where l.campaign_id = c.id), c.id limit 1
             """
         ),
-        {"campaigns": ask.campaigns},
+        {"campaigns": ask.campaigns, "barren": barren},
     ).first()
     return None if row is None else int(row.id)
 
@@ -95,16 +106,42 @@ def _snapshot(connection: Connection, campaign_id: int) -> _Snapshot | None:
     if row.bred >= row.candidates:
         return None
     campaign, strategy = _parsed(row.document)
-    fittest = connection.execute(
-        text(
-            """
-            select number, hyp, fitness from candidate where campaign_id = :id and state = 'done'
-            order by fitness desc, number limit :n
-            """
-        ),
-        {"id": campaign_id, "n": strategy.fittest},
+    return _Snapshot(campaign_id, campaign, strategy, _history(connection, campaign_id, row.bred, strategy))
+
+
+# What a strategy may need to see, each a walk along one index that ends at its limit.
+_PARTS = {
+    "fittest": "state = 'done' order by fitness desc, number limit :n",
+    "newest": "state = 'done' order by number desc limit :n",
+    "failed": "state = 'failed' order by number desc limit :n",
+    "pending": "state in ('queued', 'leased', 'running') order by number desc limit :n",
+}
+
+
+def _history(connection: Connection, campaign_id: int, number: int, strategy: Strategy) -> History:
+    needs = strategy.needs
+    limits = {"fittest": needs.fittest, "newest": needs.newest, "failed": needs.failed}
+    limits["pending"] = MOST_PENDING if needs.pending else 0
+    rows = {
+        part: connection.execute(
+            text(f"select number, hyp, fitness from candidate where campaign_id = :id and {_PARTS[part]}"),
+            {"id": campaign_id, "n": limit},
+        ).all()
+        if limit
+        else []
+        for part, limit in limits.items()
+    }
+    return _as_history(number, rows)
+
+
+def _as_history(number: int, rows: Mapping[str, Sequence[Any]]) -> History:
+    return History(
+        number=number,
+        fittest=tuple(Row(r.number, r.hyp, r.fitness) for r in rows["fittest"]),
+        newest=tuple(Row(r.number, r.hyp, r.fitness) for r in rows["newest"]),
+        failed=tuple(Candidate(r.number, r.hyp) for r in rows["failed"]),
+        pending=tuple(Candidate(r.number, r.hyp) for r in rows["pending"]),
     )
-    return _Snapshot(campaign_id, row.bred, campaign, strategy, [Row(r.number, r.hyp, r.fitness) for r in fittest])
 
 
 @lru_cache(maxsize=64)
@@ -113,10 +150,10 @@ def _parsed(document: str) -> tuple[Campaign, Strategy]:
     return campaign, create(campaign.strategy, campaign.options)
 
 
-def _child(snapshot: _Snapshot, rng: np.random.Generator) -> Proposal:
+def _child(snapshot: _Snapshot, rng: np.random.Generator) -> Proposal | Wait:
     if snapshot.number == 0:
         return Proposal(snapshot.campaign.space.start, ())
-    return snapshot.strategy.propose(snapshot.campaign.space, snapshot.fittest, rng)
+    return snapshot.strategy.propose(snapshot.campaign.space, snapshot.history, rng)
 
 
 def _insert(connection: Connection, snapshot: _Snapshot, child: Proposal, draws: int, ask: messages.Ask, slot: int) -> str:
@@ -142,7 +179,7 @@ def _insert(connection: Connection, snapshot: _Snapshot, child: Proposal, draws:
             hyp_hash=digest,
             origin="bred" if snapshot.number else "initial",
             parents=list(child.parents),
-            bred_from={"fittest": [parent.number for parent in snapshot.fittest], "draws": draws},
+            bred_from={part: [seen.number for seen in getattr(snapshot.history, part)] for part in _PARTS} | {"draws": draws},
         )
         .returning(candidate.c.id)
     ).one()
@@ -164,18 +201,17 @@ def replay(connection: Connection, campaign: str, number: int) -> dict[str, floa
         {"campaign": campaign, "number": number},
     ).one()
     parsed, strategy = _parsed(row.document)
-    parents = connection.execute(
-        text(
-            """
-            select number, hyp, fitness from candidate where campaign_id = :id and number = any(:numbers)
-            order by fitness desc, number
-            """
-        ),
-        {"id": row.id, "numbers": row.bred_from["fittest"]},
+    seen = {number for part in _PARTS for number in row.bred_from[part]}
+    there = connection.execute(
+        text("select number, hyp, fitness from candidate where campaign_id = :id and number = any(:numbers)"),
+        {"id": row.id, "numbers": list(seen)},
     )
-    snapshot = _Snapshot(row.id, number, parsed, strategy, [Row(r.number, r.hyp, r.fitness) for r in parents])
+    rows = {r.number: r for r in there}
+    history = _as_history(number, {part: [rows[seen] for seen in row.bred_from[part]] for part in _PARTS})
+    snapshot = _Snapshot(row.id, parsed, strategy, history)
     rng = candidate_rng(parsed.seed, number)
     child = _child(snapshot, rng)
     for _ in range(row.bred_from["draws"] - 1):
         child = _child(snapshot, rng)
+    assert isinstance(child, Proposal)
     return dict(child.hyp)

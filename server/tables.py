@@ -113,6 +113,7 @@ Index(
     candidate.c.number,
     postgresql_where=text("state in ('queued','leased','running')"),
 )
+Index("candidate_failed", candidate.c.campaign_id, candidate.c.number, postgresql_where=text("state = 'failed'"))
 Index("candidate_hash", candidate.c.campaign_id, candidate.c.hyp_hash)
 Index(
     "candidate_finished",

@@ -71,6 +71,7 @@ CREATE TABLE candidate (
     CONSTRAINT candidate_campaign_id_fkey FOREIGN KEY(campaign_id) REFERENCES campaign (id) ON DELETE RESTRICT
 )
  WITH (fillfactor = 80);
+CREATE INDEX candidate_failed ON candidate (campaign_id, number) WHERE state = 'failed';
 CREATE INDEX candidate_finished ON candidate (campaign_id, finished_at DESC) WHERE finished_at is not null;
 CREATE INDEX candidate_hash ON candidate (campaign_id, hyp_hash);
 CREATE INDEX candidate_open ON candidate (campaign_id, number) WHERE state in ('queued','leased','running');

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import pytest
+
+from evolution.strategy import NAMES
 from server import breeding
 from server.database import Database
 
@@ -69,3 +72,30 @@ def test_the_budget_may_grow_and_not_fall_below_what_is_bred(api: Any) -> None:
     assert (answer.status_code, answer.json()["counts"]["unbred"]) == (200, 1)
     assert len(api.ask(n=5)) == 1
     assert api.http.patch("/api/v1/campaigns/toy", json={"candidates": 2}).status_code == 409
+
+
+STRATEGIES = [name for name in NAMES if name != "yolov5-2024"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_breeds_a_campaign_and_each_child_again(api: Any, strategy: str) -> None:
+    api.create(candidates=12, evolve={"strategy": strategy, "seed": 3}, retries=0)
+    first = api.ask(n=3)  # some are in training, one fails, results come out of order
+    api.fail(first[1])
+    api.result(first[2], map50=0.4)
+    api.result(first[0], map50=0.3)
+    _run(api, 9)
+    assert api.counts()["done"] == 11
+    for number in range(12):
+        again = api.database.run(lambda connection, number=number: breeding.replay(connection, "toy", number))
+        assert again == api.candidate(number)["hyp"]
+
+
+def test_a_rule_with_a_population_lets_the_asks_wait(api: Any) -> None:
+    api.create(candidates=60, evolve={"strategy": "yolov5-2024", "seed": 3, "population": 8})
+    first = api.ask(n=20)
+    assert len(first) < 20
+    assert api.ask() == []  # nothing can be bred before the generation is finished
+    for lease in first:
+        api.result(lease, map50=lease["hyp"]["x"])
+    assert len(api.ask(n=3)) == 3
