@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--anchors", default="auto", help="auto, stock or fitted")
     train.add_argument("--rect", action="store_true", help="batches of one aspect ratio, without mosaic")
     train.add_argument("--val-every", type=int, default=0, help="epochs between evaluations (default: after the last alone)")
+    train.add_argument("--lineage", default="yolov5", help="yolov5, yolov3-2019 or yolov3-2020: loss, assignment and genes")
     train.add_argument("--hyp", help="YAML file with genes; those it omits take their default")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", default="cpu")
@@ -65,7 +66,19 @@ def _train(options: argparse.Namespace) -> int:
     from detector.scenario import Scenario
     from detector.trainer import describe, train
 
-    keys = ("model", "weights", "epochs", "imgsz", "batch", "nominal_batch", "optimizer", "anchors", "rect", "val_every")
+    keys = (
+        "model",
+        "weights",
+        "epochs",
+        "imgsz",
+        "batch",
+        "nominal_batch",
+        "optimizer",
+        "anchors",
+        "rect",
+        "val_every",
+        "lineage",
+    )
     try:
         base = {"data": options.data} | {key: getattr(options, key) for key in keys}
         scenario = Scenario.from_mapping(base, data_root=Path.cwd())
@@ -75,7 +88,7 @@ def _train(options: argparse.Namespace) -> int:
     except (ValueError, RuntimeError, AssertionError) as error:
         print(f"detector train: {str(error).splitlines()[0]}", file=sys.stderr)
         return EXIT_USAGE
-    hyp = _hyp(options.hyp)
+    hyp = _hyp(options.hyp, scenario.lineage)
     torch.set_num_threads(options.threads)
     facts = describe(scenario)
     for remark in facts["remarks"]:
@@ -102,14 +115,14 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _hyp(path: str | None) -> Any:
+def _hyp(path: str | None, lineage: str) -> Any:
     """The hyp set of a YAML file. Raises ValueError, one line that names the file."""
     from detector.dataset import read_text
     from evolution import yaml
     from evolution.hyperparameters import Hyperparameters
 
     if path is None:
-        return Hyperparameters()
+        return Hyperparameters.from_mapping({}, lineage)
     values = yaml.load(read_text(Path(path)), path)
     if not isinstance(values, dict):
         raise ValueError(f"{path}: is no mapping of genes; write one 'gene: number' a line")
@@ -117,7 +130,7 @@ def _hyp(path: str | None) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{path} key {name}: is {value!r}, no number; write {name}: NUMBER")
     try:
-        return Hyperparameters.from_mapping(values)
+        return Hyperparameters.from_mapping(values, lineage)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

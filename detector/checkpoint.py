@@ -19,7 +19,8 @@ _KEY = "hypevolve.detector"
 def save(model: Detector, names: Sequence[str], path: str | Path) -> None:
     """Writes a model's parameters and statistics, with its architecture's name and class names in the header."""
     tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
-    save_file(tensors, str(path), metadata={_KEY: json.dumps({"model": model.name, "names": list(names)})})
+    header = {"model": model.name, "lineage": model.lineage, "names": list(names)}
+    save_file(tensors, str(path), metadata={_KEY: json.dumps(header)})
 
 
 def load_into(model: Detector, path: str | Path) -> int:

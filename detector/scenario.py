@@ -8,10 +8,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from evolution.hyperparameters import LINEAGES
+
 OPTIMIZERS = ("auto", "SGD", "Adam", "AdamW")
 ANCHORS = ("auto", "stock", "fitted")
 MODELS = ("yolov3", "yolov3-spp", "yolov3-tiny", "yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
-LINEAGES = ("yolov5",)
 LARGEST_STRIDE = 32
 
 

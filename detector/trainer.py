@@ -18,7 +18,7 @@ from detector.data import load
 from detector.ema import Average
 from detector.errors import TrainingDiverged
 from detector.evaluate import evaluate
-from detector.loss import DetectionLoss
+from detector.lineages import loss_of as lineage_loss
 from detector.models import Detector, architecture
 from detector.scenario import Scenario
 from evolution.hyperparameters import Hyperparameters
@@ -60,7 +60,10 @@ def train(
     Raises:
         DataError: the data set or the checkpoint cannot be used.
         TrainingDiverged: the loss became NaN or infinite.
+        ValueError: the hyp set is of another lineage than the scenario.
     """
+    if hyp.lineage != scenario.lineage:
+        raise ValueError(f"the hyp set is of lineage {hyp.lineage}, base.lineage is {scenario.lineage}; make them equal")
     started = time.perf_counter()
     cv2.setNumThreads(torch.get_num_threads())  # a second thread on a core that is taken costs more than it gives
     pictures = load_cached(scenario.data, scenario.imgsz)
@@ -71,7 +74,7 @@ def train(
     accumulate = max(round(nominal / scenario.batch), 1)
     optimizer, factor = optim.build(model, scenario.optimizer, hyp, scenario.batch * accumulate / nominal)
     schedule = optim.Schedule(hyp, scenario.epochs * per_epoch, per_epoch, accumulate, factor)
-    loss_of = DetectionLoss(model, hyp, scenario.imgsz)
+    loss_of = lineage_loss(model, hyp, scenario.imgsz)
 
     final: dict[str, float] = {}
     iteration, pending = 0, 0
@@ -118,7 +121,7 @@ def initial_model(hyp: Hyperparameters, scenario: Scenario, pictures: Pictures, 
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Detector(scenario.model, len(pictures.dataset.names), chosen)
+        model = Detector(scenario.model, len(pictures.dataset.names), chosen, scenario.lineage)
     model.expect(640)
     if scenario.weights:
         checkpoint.load_into(model, scenario.weights)
