@@ -49,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--threads", type=int, default=1, help="CPU threads (default 1: one for each training on a machine)")
     train.add_argument("--weights", default="", help="a .safetensors checkpoint of ours to start from")
     train.add_argument("--save", metavar="OUT", help="write the averaged weights to this .safetensors file")
+    train.add_argument("--checkpoints", metavar="FOLDER", help="keep checkpoints there, and go on from the newest one found")
+    train.add_argument("--checkpoint-every", type=float, metavar="MIN", help="minutes between them (default: one each epoch)")
     train.add_argument("--json", metavar="OUT", help="write scenario, hyp set, curve and metrics to this file")
     models = commands.add_parser("models", help="list the models with their size at 80 classes and 640 pixels")
     models.add_argument("--json", action="store_true")
@@ -101,7 +103,15 @@ def _train(options: argparse.Namespace) -> int:
         print(f"epoch {epoch + 1}/{scenario.epochs}", *(f"{k} {metrics[k]:.4f}" for k in shown if k in metrics), flush=True)
 
     try:
-        result = train(hyp, scenario, seed=options.seed, device=options.device, report=report)
+        result = train(
+            hyp,
+            scenario,
+            seed=options.seed,
+            device=options.device,
+            report=report,
+            checkpoints=options.checkpoints,
+            checkpoint_every_s=None if options.checkpoint_every is None else 60 * options.checkpoint_every,
+        )
     except TrainingDiverged as error:
         print(f"detector train: {error}", file=sys.stderr)
         return EXIT_DIVERGED
