@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", default="cpu")
     train.add_argument("--threads", type=int, default=1, help="CPU threads (default 1: one for each training on a machine)")
-    train.add_argument("--weights", default="", help="a .safetensors checkpoint of ours to start from")
+    train.add_argument("--weights", default="", help="start from: a checkpoint of ours, a released .pt, Darknet .weights")
     train.add_argument("--save", metavar="OUT", help="write the averaged weights to this .safetensors file")
     train.add_argument("--checkpoints", metavar="FOLDER", help="keep checkpoints there, and go on from the newest one found")
     train.add_argument("--checkpoint-every", type=float, metavar="MIN", help="minutes between them (default: one each epoch)")
@@ -116,6 +116,8 @@ def _train(options: argparse.Namespace) -> int:
         print(f"detector train: {error}", file=sys.stderr)
         return EXIT_DIVERGED
     print(*(f"{key} {value:.4f}" for key, value in result.metrics.items()), f"seconds {result.seconds:.1f}")
+    if result.unmatched:
+        print(f"{scenario.weights}: did not fill {', '.join(result.unmatched)}", file=sys.stderr)
     if options.save:
         checkpoint.save(result.model, facts["classes"], options.save)
     if options.json:

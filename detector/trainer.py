@@ -35,13 +35,15 @@ Progress = Callable[[float], None]
 class Training:
     """What a training leaves: its last evaluation, wall ``seconds``, the hash of the data, and the averaged ``model``.
 
-    ``metrics`` holds precision, recall, f1, conf, map50, map50_95, val_box, val_obj and val_cls.
+    ``metrics`` holds precision, recall, f1, conf, map50, map50_95, val_box, val_obj and val_cls. ``unmatched`` names the
+    tensors that the scenario's weights did not fill.
     """
 
     metrics: dict[str, float]
     seconds: float
     data_hash: str
     model: Detector
+    unmatched: tuple[str, ...] = ()
 
 
 def train(
@@ -74,7 +76,8 @@ def train(
     started = time.perf_counter()
     cv2.setNumThreads(torch.get_num_threads())  # a second thread on a core that is taken costs more than it gives
     pictures = load_cached(scenario.data, scenario.imgsz)
-    model = initial_model(hyp, scenario, pictures, seed).to(device, memory_format=torch.channels_last)
+    model, unmatched = initial_model(hyp, scenario, pictures, seed)
+    model = model.to(device, memory_format=torch.channels_last)
     average = Average(model)
     per_epoch = batches_per_epoch(len(pictures.train), scenario.batch)
     nominal = scenario.nominal_batch or scenario.batch
@@ -131,13 +134,13 @@ def train(
         report(epoch, metrics)
         place.epoch, place.batch, place.sums = epoch + 1, 0, torch.zeros(3)
         keep(epoch_ends=True)
-    return Training(place.final, time.perf_counter() - started, pictures.dataset.data_hash, average.model)
+    return Training(place.final, time.perf_counter() - started, pictures.dataset.data_hash, average.model, unmatched)
 
 
-def initial_model(hyp: Hyperparameters, scenario: Scenario, pictures: Pictures, seed: int) -> Detector:
+def initial_model(hyp: Hyperparameters, scenario: Scenario, pictures: Pictures, seed: int) -> tuple[Detector, tuple[str, ...]]:
     """The model before its first step: anchors chosen, weights drawn from ``seed`` without touching the caller's random state.
 
-    Where the scenario names ``weights``, every tensor that fits comes from that checkpoint.
+    Where the scenario names ``weights``, every tensor that fits comes from that file; the names of those that did not follow.
     """
     chosen = anchors.choose(
         architecture(scenario.model), pictures.train, pictures.dataset.data_hash, scenario.imgsz, scenario.anchors, hyp.anchors
@@ -146,9 +149,8 @@ def initial_model(hyp: Hyperparameters, scenario: Scenario, pictures: Pictures, 
         torch.manual_seed(seed)
         model = Detector(scenario.model, len(pictures.dataset.names), chosen, scenario.lineage)
     model.expect(640)
-    if scenario.weights:
-        checkpoint.load_into(model, scenario.weights)
-    return model
+    unmatched = checkpoint.load_into(model, scenario.weights).unmatched if scenario.weights else ()
+    return model, unmatched
 
 
 def describe(scenario: Scenario) -> dict[str, Any]:
