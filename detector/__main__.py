@@ -42,12 +42,15 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--anchors", default="auto", help="auto, stock or fitted")
     train.add_argument("--rect", action="store_true", help="batches of one aspect ratio, without mosaic")
     train.add_argument("--val-every", type=int, default=0, help="epochs between evaluations (default: after the last alone)")
+    train.add_argument("--lineage", default="yolov5", help="yolov5, yolov3-2019 or yolov3-2020: loss, assignment and genes")
     train.add_argument("--hyp", help="YAML file with genes; those it omits take their default")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", default="cpu")
     train.add_argument("--threads", type=int, default=1, help="CPU threads (default 1: one for each training on a machine)")
-    train.add_argument("--weights", default="", help="a .safetensors checkpoint of ours to start from")
+    train.add_argument("--weights", default="", help="start from: a checkpoint of ours, a released .pt, Darknet .weights")
     train.add_argument("--save", metavar="OUT", help="write the averaged weights to this .safetensors file")
+    train.add_argument("--checkpoints", metavar="FOLDER", help="keep checkpoints there, and go on from the newest one found")
+    train.add_argument("--checkpoint-every", type=float, metavar="MIN", help="minutes between them (default: one each epoch)")
     train.add_argument("--json", metavar="OUT", help="write scenario, hyp set, curve and metrics to this file")
     models = commands.add_parser("models", help="list the models with their size at 80 classes and 640 pixels")
     models.add_argument("--json", action="store_true")
@@ -65,7 +68,19 @@ def _train(options: argparse.Namespace) -> int:
     from detector.scenario import Scenario
     from detector.trainer import describe, train
 
-    keys = ("model", "weights", "epochs", "imgsz", "batch", "nominal_batch", "optimizer", "anchors", "rect", "val_every")
+    keys = (
+        "model",
+        "weights",
+        "epochs",
+        "imgsz",
+        "batch",
+        "nominal_batch",
+        "optimizer",
+        "anchors",
+        "rect",
+        "val_every",
+        "lineage",
+    )
     try:
         base = {"data": options.data} | {key: getattr(options, key) for key in keys}
         scenario = Scenario.from_mapping(base, data_root=Path.cwd())
@@ -75,7 +90,7 @@ def _train(options: argparse.Namespace) -> int:
     except (ValueError, RuntimeError, AssertionError) as error:
         print(f"detector train: {str(error).splitlines()[0]}", file=sys.stderr)
         return EXIT_USAGE
-    hyp = _hyp(options.hyp)
+    hyp = _hyp(options.hyp, scenario.lineage)
     torch.set_num_threads(options.threads)
     facts = describe(scenario)
     for remark in facts["remarks"]:
@@ -88,11 +103,21 @@ def _train(options: argparse.Namespace) -> int:
         print(f"epoch {epoch + 1}/{scenario.epochs}", *(f"{k} {metrics[k]:.4f}" for k in shown if k in metrics), flush=True)
 
     try:
-        result = train(hyp, scenario, seed=options.seed, device=options.device, report=report)
+        result = train(
+            hyp,
+            scenario,
+            seed=options.seed,
+            device=options.device,
+            report=report,
+            checkpoints=options.checkpoints,
+            checkpoint_every_s=None if options.checkpoint_every is None else 60 * options.checkpoint_every,
+        )
     except TrainingDiverged as error:
         print(f"detector train: {error}", file=sys.stderr)
         return EXIT_DIVERGED
     print(*(f"{key} {value:.4f}" for key, value in result.metrics.items()), f"seconds {result.seconds:.1f}")
+    if result.unmatched:
+        print(f"{scenario.weights}: did not fill {', '.join(result.unmatched)}", file=sys.stderr)
     if options.save:
         checkpoint.save(result.model, facts["classes"], options.save)
     if options.json:
@@ -102,14 +127,14 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _hyp(path: str | None) -> Any:
+def _hyp(path: str | None, lineage: str) -> Any:
     """The hyp set of a YAML file. Raises ValueError, one line that names the file."""
     from detector.dataset import read_text
     from evolution import yaml
     from evolution.hyperparameters import Hyperparameters
 
     if path is None:
-        return Hyperparameters()
+        return Hyperparameters.from_mapping({}, lineage)
     values = yaml.load(read_text(Path(path)), path)
     if not isinstance(values, dict):
         raise ValueError(f"{path}: is no mapping of genes; write one 'gene: number' a line")
@@ -117,7 +142,7 @@ def _hyp(path: str | None) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{path} key {name}: is {value!r}, no number; write {name}: NUMBER")
     try:
-        return Hyperparameters.from_mapping(values)
+        return Hyperparameters.from_mapping(values, lineage)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

@@ -37,14 +37,22 @@ def batches_per_epoch(images: int, batch: int) -> int:
 
 
 def training_batches(
-    pictures: Sequence[Picture], hyp: Hyperparameters, imgsz: int, batch: int, rect: bool, seed: int, epoch: int
+    pictures: Sequence[Picture],
+    hyp: Hyperparameters,
+    imgsz: int,
+    batch: int,
+    rect: bool,
+    seed: int,
+    epoch: int,
+    start: int = 0,
 ) -> Iterator[Batch]:
-    """The augmented batches of one epoch.
+    """The augmented batches of one epoch, without the first ``start``.
 
     Counter-based chance: the order depends on (seed, epoch), a sample's augmentation on (seed, epoch, place in the epoch) and
-    nothing else, so an epoch can be repeated without those before it.
+    nothing else, so any batch can be repeated without those before it.
     """
-    for number, (members, shape) in enumerate(_plan(pictures, imgsz, batch, rect, seed, epoch)):
+    plan = _plan(pictures, imgsz, batch, rect, seed, epoch)
+    for number, (members, shape) in enumerate(plan[start:], start):
         images, objects = [], []
         for place, index in enumerate(members, number * batch):
             rng = np.random.default_rng((seed, epoch, 1, place))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-7
+MOST_ANCHORS = 1000.0
 
 
 def overlap(a: Tensor, b: Tensor, kind: str = "ciou") -> Tensor:
@@ -39,11 +40,17 @@ def overlap(a: Tensor, b: Tensor, kind: str = "ciou") -> Tensor:
     return iou - distance / diagonal - alpha * v
 
 
-def decode(maps: list[Tensor], anchors: Tensor, strides: Tensor) -> Tensor:
+def exponential_size(raw: Tensor) -> Tensor:
+    """e^t, the factor on an anchor's sides before yolov5; at most a thousand, so that a wild output stays a number."""
+    return raw.clamp(max=math.log(MOST_ANCHORS)).exp()
+
+
+def decode(maps: list[Tensor], anchors: Tensor, strides: Tensor, lineage: str = "yolov5") -> Tensor:
     """Raw maps (B, na, H, W, 5 + nc) to rows (B, sum of na H W, 5 + nc): centre and size in pixels, objectness, class scores.
 
     x = (2 s(tx) - 0.5 + column) stride and w = (2 s(tw))^2 anchor, with s the logistic function: a box reaches at most 1.5
     cells beyond its cell's corner and four anchors of width, and never overflows. ``anchors`` (levels, na, 2) in grid units.
+    Before yolov5: x = (s(tx) + column) stride and w = e^tw anchor (arXiv:1804.02767).
     """
     rows = []
     for level, raw in enumerate(maps):
@@ -52,7 +59,11 @@ def decode(maps: list[Tensor], anchors: Tensor, strides: Tensor) -> Tensor:
         row, column = torch.meshgrid(torch.arange(h, device=raw.device), torch.arange(w, device=raw.device), indexing="ij")
         cell = torch.stack((column, row), -1).to(raw.dtype)
         p = raw.float().sigmoid()
-        xy = (p[..., :2] * 2 - 0.5 + cell) * stride
-        wh = (p[..., 2:4] * 2) ** 2 * (anchors[level] * stride).view(1, na, 1, 1, 2)
+        if lineage == "yolov5":
+            offset, factor = p[..., :2] * 2 - 0.5, (p[..., 2:4] * 2) ** 2
+        else:
+            offset, factor = p[..., :2], exponential_size(raw[..., 2:4].float())
+        xy = (offset + cell) * stride
+        wh = factor * (anchors[level] * stride).view(1, na, 1, 1, 2)
         rows.append(torch.cat((xy, wh, p[..., 4:]), -1).reshape(b, na * h * w, width))
     return torch.cat(rows, 1)

@@ -12,7 +12,7 @@ from detector import metrics
 from detector.batches import ValBatch, validation_batches
 from detector.boxes import decode
 from detector.cache import Picture
-from detector.loss import DetectionLoss
+from detector.lineages import OPERATING_POINT, Loss
 from detector.metrics import Found, Truth
 from detector.models import Detector
 from detector.nms import nms
@@ -24,7 +24,7 @@ MOST_DETECTIONS = 300
 
 
 @torch.inference_mode()
-def evaluate(model: Detector, loss: DetectionLoss, pictures: Sequence[Picture], batch: int, device: str) -> dict[str, float]:
+def evaluate(model: Detector, loss: Loss, pictures: Sequence[Picture], batch: int, device: str) -> dict[str, float]:
     """The metrics of ``detector.metrics.evaluate`` and val_box, val_obj, val_cls, each the mean over batches with its gain.
 
     The model is copied, its batch norms folded. Boxes are judged in pixels of the image files.
@@ -37,12 +37,17 @@ def evaluate(model: Detector, loss: DetectionLoss, pictures: Sequence[Picture], 
         maps = model(images)
         losses += loss(maps, item.batch.targets.to(device))[1].cpu() * len(images)
         weight += len(images)
-        rows = decode(maps, model.anchors, model.strides).cpu()
+        rows = decode(maps, model.anchors, model.strides, model.lineage).cpu()
         found |= {
             index: _detections(row, item, k, pictures[index])
             for k, (index, row) in enumerate(zip(item.indices, rows, strict=True))
         }
-    result = metrics.evaluate([found[i] for i in range(len(pictures))], [truth(p) for p in pictures], model.classes)
+    result = metrics.evaluate(
+        [found[i] for i in range(len(pictures))],
+        [truth(p) for p in pictures],
+        model.classes,
+        OPERATING_POINT[model.lineage],
+    )
     return result | dict(zip(("val_box", "val_obj", "val_cls"), (losses / max(weight, 1)).tolist(), strict=True))
 
 

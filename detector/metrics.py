@@ -50,10 +50,11 @@ def match(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return true
 
 
-def evaluate(found: Sequence[Found], truth: Sequence[Truth], classes: int) -> dict[str, float]:
+def evaluate(found: Sequence[Found], truth: Sequence[Truth], classes: int, confidence: float | None = None) -> dict[str, float]:
     """precision, recall, f1 and their confidence ``conf``, map50 and map50_95, means over the classes that have labels.
 
-    Precision, recall and F1 hold at IoU 0.5 and at the one confidence, common to all classes, where mean F1 is largest.
+    Precision, recall and F1 hold at IoU 0.5 and at ``confidence``; None means the one, common to all classes, where mean F1 is
+    largest.
     Without labels or detections all are 0.
     """
     aps, curves = [], []
@@ -75,7 +76,7 @@ def evaluate(found: Sequence[Found], truth: Sequence[Truth], classes: int) -> di
     result = dict.fromkeys(("precision", "recall", "f1", "conf", "map50", "map50_95"), 0.0)
     if aps:
         table = np.array(aps)
-        result |= operating_point(curves)
+        result |= operating_point(curves, confidence)
         result |= {"map50": float(table[:, 0].mean()), "map50_95": float(table.mean())}
     return result
 
@@ -90,8 +91,8 @@ def average_precision(true: np.ndarray, labels: int) -> float:
     return float(np.append(envelope, 0.0)[at].mean())
 
 
-def operating_point(curves: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> dict[str, float]:
-    """The confidence of largest mean F1 over the classes, and mean precision, recall and F1 there.
+def operating_point(curves: Sequence[tuple[np.ndarray, np.ndarray, int]], confidence: float | None = None) -> dict[str, float]:
+    """Mean precision, recall and F1 over the classes at ``confidence``; None means the confidence of largest mean F1.
 
     A curve holds a class's scores, best first, the number of true detections up to each, and its number of labels. Candidates
     are the scores that occur, thinned to 1000 of evenly spaced ranks; the highest of equally good ones is taken.
@@ -99,6 +100,8 @@ def operating_point(curves: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> dic
     scores = np.unique(np.concatenate([c[0] for c in curves]))[::-1]
     if not len(scores):
         return dict.fromkeys(("precision", "recall", "f1", "conf"), 0.0)
+    if confidence is not None:
+        scores = np.array([confidence])
     if len(scores) > MOST_CONFIDENCES:
         scores = scores[np.linspace(0, len(scores) - 1, MOST_CONFIDENCES).round().astype(int)]
     precision, recall = np.zeros((2, len(curves), len(scores)))

@@ -184,14 +184,14 @@ class Detector(nn.Module):
     """A table of blocks with a detection head: (B, 3, H, W) RGB in [0, 1] -> per level raw (B, na, H/s, W/s, 5 + classes).
 
     ``anchors`` is (levels, na, 2) in grid units (pixels / stride); ``strides`` (levels,) in pixels; both are buffers. H and W
-    must be multiples of the largest stride.
+    must be multiples of the largest stride. ``lineage`` says how the outputs are read (``detector.boxes.decode``).
     """
 
-    def __init__(self, name: str, classes: int, anchors: np.ndarray | None = None) -> None:
+    def __init__(self, name: str, classes: int, anchors: np.ndarray | None = None, lineage: str = "yolov5") -> None:
         """``anchors`` (levels, na, 2) in pixels replaces the stock anchors; ``name`` must be known (ValueError otherwise)."""
         super().__init__()
         table = architecture(name)
-        self.name, self.classes = name, classes
+        self.name, self.classes, self.lineage = name, classes, lineage
         self.sources, self.outputs = [row.sources for row in table.rows], table.outputs
         channels: list[int] = []
         blocks: list[nn.Module] = []

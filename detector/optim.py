@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from evolution.hyperparameters import Hyperparameters
+from evolution.hyperparameters import Hyperparameters, lineage_space
 
-# lr0 0.01 is a rate for SGD; at a fifth of it AdamW trains stably from scratch.
-AUTO_FACTOR = 0.2
+# lr0 is a rate for SGD, and each lineage has its own scale of losses; AdamW trains stably from scratch at this one, which
+# stands for the lineage's default lr0.
+AUTO_LR = 0.002
 # Adam averages squared gradients over 1 / (1 - beta2) steps: a thousand is longer than a short training.
 BETA2 = 0.999
 AUTO_BETA2 = 0.99
@@ -29,21 +30,22 @@ class Rates(NamedTuple):
 class Schedule:
     """Rates at each of ``total`` iterations.
 
-    lr falls linearly, iteration by iteration, from lr0 to lr0 x lrf at the last one. During warm-up, the first warmup_epochs
-    but at most a third of all iterations, lr rises from 0 to that line, the biases' rate runs from warmup_bias_lr to it,
-    momentum from warmup_momentum to momentum, and the batches per step from 1 to ``accumulate``. ``factor`` scales every
-    learning rate.
+    lr falls linearly, iteration by iteration, from lr0 to lr0 x lrf at the last one (before yolov5: lr0 x 10^lrf). During
+    warm-up, the first warmup_epochs but at most a third of all iterations, lr rises from 0 to that line, the biases' rate runs
+    from warmup_bias_lr to it, momentum from warmup_momentum to momentum, and the batches per step from 1 to ``accumulate``.
+    ``factor`` scales every learning rate.
     """
 
     def __init__(self, hyp: Hyperparameters, total: int, per_epoch: int, accumulate: int = 1, factor: float = 1.0) -> None:
         self.hyp, self.total, self.accumulate, self.factor = hyp, total, accumulate, factor
+        self.final = hyp.lrf if hyp.lineage == "yolov5" else 10.0**hyp.lrf
         self.warmup = min(round(hyp.warmup_epochs * per_epoch), int(total * MOST_WARMUP))
 
     def at(self, step: int) -> Rates:
         """The rates of iteration ``step``, 0 <= step < total."""
         hyp = self.hyp
         done = step / max(self.total - 1, 1)
-        lr = hyp.lr0 * ((1 - done) * (1 - hyp.lrf) + hyp.lrf)
+        lr = hyp.lr0 * ((1 - done) * (1 - self.final) + self.final)
         if step >= self.warmup:
             return Rates(lr * self.factor, lr * self.factor, hyp.momentum, self.accumulate)
         x = step / self.warmup
@@ -58,8 +60,8 @@ class Schedule:
 def build(model: nn.Module, name: str, hyp: Hyperparameters, decay_factor: float) -> tuple[torch.optim.Optimizer, float]:
     """An optimizer with groups biases, norm weights (neither decays) and convolution weights, and its learning-rate factor.
 
-    ``name`` is "SGD" (Nesterov), "Adam", "AdamW" or "auto" (AdamW with ``AUTO_FACTOR`` and ``AUTO_BETA2``). The
-    decay is weight_decay x ``decay_factor``.
+    ``name`` is "SGD" (Nesterov), "Adam", "AdamW" or "auto": AdamW with ``AUTO_BETA2`` and learning rates scaled so that the
+    lineage's default lr0 becomes ``AUTO_LR``. The decay is weight_decay x ``decay_factor``.
     """
     norms = {id(m.weight) for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
     bias, norm, weight = [], [], []
@@ -78,7 +80,7 @@ def build(model: nn.Module, name: str, hyp: Hyperparameters, decay_factor: float
         kind = torch.optim.Adam if name == "Adam" else torch.optim.AdamW
         betas = (hyp.momentum, AUTO_BETA2 if name == "auto" else BETA2)
         optimizer = kind(groups, lr=hyp.lr0, betas=betas, fused=True)
-    return optimizer, AUTO_FACTOR if name == "auto" else 1.0
+    return optimizer, AUTO_LR / lineage_space(hyp.lineage)["lr0"].start if name == "auto" else 1.0
 
 
 def apply(optimizer: torch.optim.Optimizer, rates: Rates) -> None:

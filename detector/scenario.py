@@ -8,10 +8,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from evolution.hyperparameters import LINEAGES
+
 OPTIMIZERS = ("auto", "SGD", "Adam", "AdamW")
 ANCHORS = ("auto", "stock", "fitted")
 MODELS = ("yolov3", "yolov3-spp", "yolov3-tiny", "yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
-LINEAGES = ("yolov5",)
+WEIGHTS = (".safetensors", ".pt", ".weights")
 LARGEST_STRIDE = 32
 
 
@@ -19,7 +21,8 @@ LARGEST_STRIDE = 32
 class Scenario:
     """What one would type after ``train.py``.
 
-    ``data`` is a path (YOLO YAML, Darknet ``.data``, VOC folder, COCO JSON or folder). ``imgsz`` is the long side in pixels, a
+    ``data`` is a path (YOLO YAML, Darknet ``.data``, VOC folder, COCO JSON or folder). ``weights`` is '' or a file that the
+    training starts from (``detector.checkpoint``). ``imgsz`` is the long side in pixels, a
     multiple of 32. ``nominal_batch`` is the number of images per optimizer step; None means ``batch``, that is, no
     accumulation. ``optimizer`` "auto" is AdamW at 0.2 x the learning-rate genes (docs/DETECTOR.md). ``anchors`` "stock" keeps
     the model's own, "fitted" fits them to the data, "auto" chooses. ``rect`` trains on batches of one aspect ratio, without
@@ -55,10 +58,10 @@ class Scenario:
             raise ValueError(f"base.imgsz is {self.imgsz}, but must be a multiple of {LARGEST_STRIDE}; write imgsz: {near}")
         if not isinstance(self.rect, bool):
             raise ValueError(f"base.rect is {self.rect!r}; write rect: true or rect: false")
-        if not isinstance(self.weights, str) or (self.weights and not self.weights.endswith(".safetensors")):
+        if not isinstance(self.weights, str) or (self.weights and not self.weights.endswith(WEIGHTS)):
             raise ValueError(
                 f"base.weights is {self.weights!r}; write weights: '' to train from scratch, or name a .safetensors checkpoint "
-                "written by this detector"
+                "written by this detector, a released .pt, or Darknet .weights"
             )
 
     @classmethod

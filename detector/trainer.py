@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,8 +19,9 @@ from detector.data import load
 from detector.ema import Average
 from detector.errors import TrainingDiverged
 from detector.evaluate import evaluate
-from detector.loss import DetectionLoss
+from detector.lineages import loss_of as lineage_loss
 from detector.models import Detector, architecture
+from detector.resume import Checkpoints, Place, identity
 from detector.scenario import Scenario
 from evolution.hyperparameters import Hyperparameters
 
@@ -33,13 +35,15 @@ Progress = Callable[[float], None]
 class Training:
     """What a training leaves: its last evaluation, wall ``seconds``, the hash of the data, and the averaged ``model``.
 
-    ``metrics`` holds precision, recall, f1, conf, map50, map50_95, val_box, val_obj and val_cls.
+    ``metrics`` holds precision, recall, f1, conf, map50, map50_95, val_box, val_obj and val_cls. ``unmatched`` names the
+    tensors that the scenario's weights did not fill.
     """
 
     metrics: dict[str, float]
     seconds: float
     data_hash: str
     model: Detector
+    unmatched: tuple[str, ...] = ()
 
 
 def train(
@@ -50,6 +54,8 @@ def train(
     device: str = "cpu",
     report: Report = lambda epoch, metrics: None,
     progress: Progress = lambda fraction: None,
+    checkpoints: str | Path | None = None,
+    checkpoint_every_s: float | None = None,
 ) -> Training:
     """Trains from scratch, or from the scenario's weights, and evaluates the averaged weights.
 
@@ -57,72 +63,94 @@ def train(
     evaluated, the final metrics' names; ``progress(fraction)`` after each batch. Either may raise to stop the training. On
     a CPU the same hyp set, scenario, data, seed and number of threads give the same weights bit by bit.
 
+    ``checkpoints`` is a folder for checkpoints, written after each epoch, or every ``checkpoint_every_s`` seconds where that is
+    given. A training that finds one there goes on from it, to the same bits on a CPU; an epoch's report may then come twice.
+
     Raises:
-        DataError: the data set or the checkpoint cannot be used.
+        DataError: the data set, the weights or a checkpoint cannot be used.
         TrainingDiverged: the loss became NaN or infinite.
+        ValueError: the hyp set is of another lineage than the scenario.
     """
+    if hyp.lineage != scenario.lineage:
+        raise ValueError(f"the hyp set is of lineage {hyp.lineage}, base.lineage is {scenario.lineage}; make them equal")
     started = time.perf_counter()
     cv2.setNumThreads(torch.get_num_threads())  # a second thread on a core that is taken costs more than it gives
     pictures = load_cached(scenario.data, scenario.imgsz)
-    model = initial_model(hyp, scenario, pictures, seed).to(device, memory_format=torch.channels_last)
+    model, unmatched = initial_model(hyp, scenario, pictures, seed)
+    model = model.to(device, memory_format=torch.channels_last)
     average = Average(model)
     per_epoch = batches_per_epoch(len(pictures.train), scenario.batch)
     nominal = scenario.nominal_batch or scenario.batch
     accumulate = max(round(nominal / scenario.batch), 1)
     optimizer, factor = optim.build(model, scenario.optimizer, hyp, scenario.batch * accumulate / nominal)
     schedule = optim.Schedule(hyp, scenario.epochs * per_epoch, per_epoch, accumulate, factor)
-    loss_of = DetectionLoss(model, hyp, scenario.imgsz)
+    loss_of = lineage_loss(model, hyp, scenario.imgsz)
 
-    final: dict[str, float] = {}
-    iteration, pending = 0, 0
-    for epoch in range(scenario.epochs):
+    kept, place = None, Place()
+    if checkpoints is not None:
+        which = identity(hyp, scenario, seed, pictures.dataset.data_hash)
+        kept = Checkpoints(checkpoints, which, checkpoint_every_s)
+        place = kept.restore(model, average, optimizer)
+    started -= place.seconds
+
+    def keep(epoch_ends: bool) -> None:
+        # Gradients that wait for their step are not written: the checkpoint waits with them.
+        if kept is not None and kept.due(epoch_ends) and not pending:
+            place.steps, place.seconds = average.steps, time.perf_counter() - started
+            kept.save(place, model, average, optimizer)
+
+    pending = 0
+    for epoch in range(place.epoch, scenario.epochs):
         model.train()
-        sums = torch.zeros(3)
-        for batch in training_batches(pictures.train, hyp, scenario.imgsz, scenario.batch, scenario.rect, seed, epoch):
-            rates = schedule.at(iteration)
+        for batch in training_batches(
+            pictures.train, hyp, scenario.imgsz, scenario.batch, scenario.rect, seed, epoch, place.batch
+        ):
+            rates = schedule.at(place.iteration)
             optim.apply(optimizer, rates)
             images, targets = _to(batch, device)
             loss, parts = loss_of(model(images), targets)
             parts = parts.cpu()
             if not torch.isfinite(parts).all():
-                raise TrainingDiverged(f"the loss became {parts.sum().item()} in epoch {epoch}, iteration {iteration}")
+                raise TrainingDiverged(f"the loss became {parts.sum().item()} in epoch {epoch}, iteration {place.iteration}")
             loss.backward()
-            iteration, pending = iteration + 1, pending + 1
-            if pending >= rates.accumulate or iteration == schedule.total:
+            place.iteration, place.batch, pending = place.iteration + 1, place.batch + 1, pending + 1
+            place.sums += parts
+            if pending >= rates.accumulate or place.iteration == schedule.total:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), MOST_GRADIENT, foreach=True)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 average.update()
                 pending = 0
-            sums += parts
-            progress(iteration / schedule.total)
-        metrics = dict(zip(("train_box", "train_obj", "train_cls"), (sums / per_epoch).tolist(), strict=True))
-        metrics["lr"] = rates.lr
+            keep(epoch_ends=False)
+            progress(place.iteration / schedule.total)
+        metrics = dict(zip(("train_box", "train_obj", "train_cls"), (place.sums / per_epoch).tolist(), strict=True))
+        metrics["lr"] = schedule.at(place.iteration - 1).lr
         last = epoch == scenario.epochs - 1
         if last or (scenario.val_every and (epoch + 1) % scenario.val_every == 0):
-            final = evaluate(average.model, loss_of, pictures.val, 2 * scenario.batch, device)
-            if not all(np.isfinite(v) for v in final.values()):
+            place.final = evaluate(average.model, loss_of, pictures.val, 2 * scenario.batch, device)
+            if not all(np.isfinite(v) for v in place.final.values()):
                 raise TrainingDiverged(f"the validation loss is not finite after epoch {epoch}")
-            metrics |= final
+            metrics |= place.final
         report(epoch, metrics)
-    return Training(final, time.perf_counter() - started, pictures.dataset.data_hash, average.model)
+        place.epoch, place.batch, place.sums = epoch + 1, 0, torch.zeros(3)
+        keep(epoch_ends=True)
+    return Training(place.final, time.perf_counter() - started, pictures.dataset.data_hash, average.model, unmatched)
 
 
-def initial_model(hyp: Hyperparameters, scenario: Scenario, pictures: Pictures, seed: int) -> Detector:
+def initial_model(hyp: Hyperparameters, scenario: Scenario, pictures: Pictures, seed: int) -> tuple[Detector, tuple[str, ...]]:
     """The model before its first step: anchors chosen, weights drawn from ``seed`` without touching the caller's random state.
 
-    Where the scenario names ``weights``, every tensor that fits comes from that checkpoint.
+    Where the scenario names ``weights``, every tensor that fits comes from that file; the names of those that did not follow.
     """
     chosen = anchors.choose(
         architecture(scenario.model), pictures.train, pictures.dataset.data_hash, scenario.imgsz, scenario.anchors, hyp.anchors
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Detector(scenario.model, len(pictures.dataset.names), chosen)
+        model = Detector(scenario.model, len(pictures.dataset.names), chosen, scenario.lineage)
     model.expect(640)
-    if scenario.weights:
-        checkpoint.load_into(model, scenario.weights)
-    return model
+    unmatched = checkpoint.load_into(model, scenario.weights).unmatched if scenario.weights else ()
+    return model, unmatched
 
 
 def describe(scenario: Scenario) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def _detector(context: Context) -> Trained:
         ) from error
     try:
         scenario = Scenario.from_mapping({**context.base, "epochs": context.epochs}, data_root=context.data_root)
-        hyp = Hyperparameters.from_mapping(context.hyp)
+        hyp = Hyperparameters.from_mapping(context.hyp, scenario.lineage)
     except ValueError as error:
         raise TrainingFailed("data", str(error)) from error
 

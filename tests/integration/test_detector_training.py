@@ -6,7 +6,7 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,7 +20,7 @@ from detector.errors import DataError, TrainingDiverged
 from detector.evaluate import detections
 from detector.scenario import Scenario
 from detector.trainer import describe, train
-from evolution.hyperparameters import Hyperparameters
+from evolution.hyperparameters import LINEAGES, Hyperparameters, lineage_space
 
 ROOT = Path(__file__).resolve().parents[2]
 DATASETS = ROOT.parent / "shared" / "datasets"
@@ -119,11 +119,24 @@ CHANGED = {
 }
 
 
-@pytest.mark.parametrize("gene", [f.name for f in fields(Hyperparameters)])
+@pytest.mark.parametrize("gene", lineage_space().names)
 def test_every_gene_changes_the_training(gene, reference, scenario):
     turned = train(replace(Hyperparameters(), **{gene: CHANGED[gene]}), scenario, seed=3)
     # iou_t is the one gene that this lineage documents as unused.
     assert equal(state(turned), state(reference)) == (gene == "iou_t")
+
+
+@pytest.mark.parametrize("lineage", LINEAGES[1:])
+def test_lineages_before_yolov5_train_and_learn(lineage, data):
+    hyp = Hyperparameters.from_mapping({}, lineage)
+    curve = []
+    scenario = Scenario(data=data, epochs=30, imgsz=64, batch=4, lineage=lineage)
+    result = train(hyp, scenario, seed=0, report=lambda _, m: curve.append(m["train_box"] + m["train_obj"] + m["train_cls"]))
+    assert curve[-1] < 0.8 * curve[0]
+    assert list(result.metrics) == METRICS
+    assert result.model.lineage == lineage
+    with pytest.raises(ValueError, match=f"the hyp set is of lineage yolov5, base.lineage is {lineage}"):
+        train(Hyperparameters(), scenario, seed=0)
 
 
 @pytest.mark.parametrize(

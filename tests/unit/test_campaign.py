@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evolution.campaign import Campaign, InvalidCampaign, Trainer
-from evolution.hyperparameters import lineage_space
+from evolution.hyperparameters import LINEAGES, lineage_space
+from evolution.preflight import preflight
 from evolution.result_files import ResultRow, evolve_csv, evolve_txt
 
 MINIMAL = "name: tiny\nbase: {data: d.yaml, epochs: 3}\n"
@@ -235,7 +236,10 @@ def test_rows_of_earlier_evolutions():
             "name: a\nbase: {imgsz: 640}\n",
             "campaign.yaml:2 base.epochs: is missing; add epochs: how long each candidate trains, ",
         ),
-        ("name: a\nbase: {epochs: 1, lineage: yolov6}\n", "campaign.yaml:2 base.lineage: is 'yolov6'; write one of yolov5"),
+        (
+            "name: a\nbase: {epochs: 1, lineage: yolov6}\n",
+            "campaign.yaml:2 base.lineage: is 'yolov6'; write one of yolov5, yolov3-2019, yolov3-2020",
+        ),
         ("name: a\nbase: {epochs: 1, lr: .inf}\n", "campaign.yaml:2 base.lr: is inf; write a finite number"),
         (MINIMAL + "name: b\n", "campaign.yaml:3: key 'name' is given twice, first on line 1; keep one of them"),
         (
@@ -424,3 +428,12 @@ def test_anything_is_read_or_refused(document):
     else:
         return
     assert len(str(found).splitlines()) == len(found.problems) > 0
+
+
+@pytest.mark.parametrize("lineage", LINEAGES)
+def test_a_campaign_takes_the_space_of_its_lineage(lineage):
+    campaign = Campaign.from_document({"name": "a", "base": {"epochs": 1, "lineage": lineage}})
+    assert (campaign.lineage, campaign.space) == (lineage, lineage_space(lineage))
+    assert Campaign.from_document(campaign.to_document()) == campaign
+    inert = [gene.name for gene in preflight(campaign, {"classes": 1, "polygons": False}).genes if gene.status == "inert"]
+    assert inert == ["cls", "cls_pw"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from detector.augment import training_sample
 from detector.cache import OUTLINE_POINTS, Picture
 from detector.loss import DetectionLoss
 from detector.models import Detector, architecture
-from evolution.hyperparameters import Hyperparameters
+from evolution.hyperparameters import Hyperparameters, lineage_space
 
 INERT = {"iou_t"}  # the yolov5 lineage matches by shape; the gene is kept so that hyp files stay complete
 DEFAULT = Hyperparameters()
@@ -251,4 +251,4 @@ def test_iou_t_is_inert():
 def test_no_gene_is_forgotten():
     # Each name stands in a test above; the training test turns every one of them and compares weights.
     text = Path(__file__).read_text(encoding="utf-8")
-    assert [f.name for f in fields(Hyperparameters) if f.name not in text] == []
+    assert [name for name in lineage_space().names if name not in text] == []

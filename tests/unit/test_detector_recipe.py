@@ -103,7 +103,7 @@ def test_scenario_from_a_mapping(tmp_path):
         ({"data": "a", "nominal_batch": 0}, "base.nominal_batch is 0"),
         ({"data": "a", "imgsz": 300}, "base.imgsz is 300, but must be a multiple of 32; write imgsz: 288"),
         ({"data": "a", "rect": "yes"}, "base.rect is 'yes'"),
-        ({"data": "a", "weights": "yolov5n.pt"}, "base.weights is .*yolov5n.pt'; write weights: ''"),
+        ({"data": "a", "weights": "yolov5n.onnx"}, "base.weights is .*yolov5n.onnx'; write weights: ''"),
     ],
 )
 def test_a_wrong_scenario_is_one_line_with_key_and_remedy(base, words, tmp_path):

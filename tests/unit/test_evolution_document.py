@@ -4,25 +4,28 @@ import ast
 import sys
 from pathlib import Path
 
-from evolution.hyperparameters import lineage_space
+import pytest
+
+from evolution.hyperparameters import LINEAGES, lineage_space
 
 ROOT = Path(__file__).parents[2]
 LIBRARIES = {"evolution", "numpy", "scipy", "cmaes", "yaml"}
 IMPURE = {"os", "pathlib", "time", "logging", "socket", "sys", "random", "subprocess", "io", "datetime", "threading"}
 
 
-def gene_table():
-    """The table between the marks of the document."""
+def gene_table(lineage):
+    """The table between the lineage's marks in the document."""
     lines = ["| gene | default | gain | bounds | meaning |", "|---|---|---|---|---|"]
-    for gene in lineage_space("yolov5"):
+    for gene in lineage_space(lineage):
         lines.append(f"| {gene.name} | {gene.start:g} | {gene.gain:g} | {gene.lower:g} – {gene.upper:g} | {gene.meaning} |")
     return "\n".join(lines)
 
 
-def test_the_gene_table_is_that_of_the_code():
+@pytest.mark.parametrize("lineage", LINEAGES)
+def test_the_gene_tables_are_those_of_the_code(lineage):
     text = (ROOT / "docs" / "EVOLUTION.md").read_text(encoding="utf-8")
-    table = text.split("<!-- genes -->")[1].split("<!-- /genes -->")[0].strip()
-    assert table == gene_table(), "paste the table that gene_table() gives"
+    table = text.split(f"<!-- genes {lineage} -->")[1].split(f"<!-- /genes {lineage} -->")[0].strip()
+    assert table == gene_table(lineage), f"paste the table that gene_table({lineage!r}) gives"
 
 
 def test_evolution_imports_nothing_that_has_a_clock_a_file_or_chance():

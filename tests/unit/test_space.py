@@ -44,5 +44,5 @@ def test_order_and_access():
 def test_defaults_lie_inside_their_bounds():
     space = lineage_space()
     assert space.contains(space.start)
-    with pytest.raises(ValueError, match="lineage 'yolov9' is unknown; known: yolov5"):
+    with pytest.raises(ValueError, match="lineage 'yolov9' is unknown; known: yolov5, yolov3-2019, yolov3-2020"):
         lineage_space("yolov9")
