@@ -1,0 +1,34 @@
+"""Rank-weighted evolution in the unit cube: the parent is a weighted mean of the best points, a child is a step from it.
+
+Only ranks count, so one fitness that is off by chance or scale moves little. Steps are added, not multiplied.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evolution.cube import Matrix, Vector, reflected
+
+PARENTS = 8
+STEP = 0.10  # of an axis
+MOVED = 0.8  # of the genes
+
+
+def elite(order: NDArray[np.intp]) -> tuple[NDArray[np.intp], Vector]:
+    """The parents out of indices sorted best first, and their weights: at most 8, at most a third, log-rank weights."""
+    chosen = order[: min(PARENTS, max(1, len(order) // 3))]
+    weights = np.log(len(chosen) + 0.5) - np.log(np.arange(1, len(chosen) + 1))
+    return chosen, weights / weights.sum()
+
+
+def centre(points: Matrix, order: NDArray[np.intp]) -> Vector:
+    """The parent: the weighted mean of the elite."""
+    chosen, weights = elite(order)
+    return np.asarray(weights @ points[chosen])
+
+
+def child(parent: Vector, rng: np.random.Generator, step: float = STEP) -> Vector:
+    """A step from the parent in most genes; its size differs from child to child by a factor of up to 3."""
+    moved = rng.random(len(parent)) < MOVED
+    return reflected(parent + moved * rng.standard_normal(len(parent)) * step * rng.uniform(0.5, 1.5))

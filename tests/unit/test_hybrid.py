@@ -1,0 +1,270 @@
+"""Our strategy and its parts: the cube, the model and its gradients, the border of failures, what it does with odd rows."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+
+from evolution import gaussian_process, hybrid, recombination
+from evolution.cube import Cube, reflected
+from evolution.gaussian_process import Kernel, Model
+from evolution.hazard import Hazard
+from evolution.hyperparameters import lineage_space
+from evolution.space import Gene, Space
+from evolution.strategy import Candidate, History, Row, candidate_rng, create
+
+HYBRID = create("hybrid", {})
+
+
+def bowl(hyp, space):
+    """A fitness whose optimum lies off the start in every gene."""
+    cube = Cube(space)
+    at = cube.points([hyp])[0]
+    return float(0.5 * np.exp(-4 * np.mean((at - np.clip(cube.start + 0.15, 0, 1)) ** 2)))
+
+
+def evolve(space, n, fitness=bowl, seed=0, failed=()):
+    """Rows of a campaign with one worker."""
+    rows = [Row(0, space.start, fitness(space.start, space))]
+    for number in range(1, n):
+        proposal = HYBRID.propose(space, History.select(number, HYBRID.needs, rows, failed), candidate_rng(seed, number))
+        rows.append(Row(number, proposal.hyp, fitness(proposal.hyp, space)))
+    return rows
+
+
+# ---- cube --------------------------------------------------------------------------------------------------------------------
+
+
+def test_equal_steps_matter_equally():
+    genes = (
+        Gene("lr0", 1e-3, 1, 1e-5, 1e-1, "log"),
+        Gene("momentum", 0.9, 1, 0.0, 0.99, "log1m"),
+        Gene("mixup", 0.5, 1, 0.0, 1.0),
+        Gene("decay", 0.0, 1, 0.0, 0.1, "log"),
+        Gene("frozen", 7.0, 0, 0.0, 9.0),
+        Gene("anchors", 3.0, 1, 2.0, 10.0, integer=True),
+    )
+    cube = Cube(Space(genes))
+    assert len(cube) == 5
+    assert cube.start == pytest.approx([0.5, 0.5, 0.5, 0.0, 0.125])
+    hyp = cube.hyp(np.array([0.25, 0.0, 0.2, 0.5, 0.3]))
+    expected = {"lr0": 1e-4, "momentum": 0.99, "mixup": 0.2, "frozen": 7.0, "anchors": 4.0}
+    assert {name: hyp[name] for name in expected} == pytest.approx(expected)
+    assert 0 < hyp["decay"] < 0.03
+    points = np.random.default_rng(0).random((20, 5))
+    there = cube.points(cube.hyp(point) for point in points)
+    assert there[:, :4] == pytest.approx(points[:, :4], abs=1e-4)
+    assert cube.points([{**Space(genes).start, "lr0": 5.0}])[0][0] == 1.0  # bounds may have changed since
+
+
+def test_steps_are_reflected():
+    assert reflected(np.array([-0.1, 1.2, 0.5, 2.0, -1.7])) == pytest.approx([0.1, 0.8, 0.5, 0.0, 0.3])
+
+
+# ---- evolution ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_elite_is_a_third_at_most_eight_weighted_by_rank():
+    chosen, weights = recombination.elite(np.arange(9))
+    assert chosen.tolist() == [0, 1, 2]
+    assert weights == pytest.approx(np.array([1.2528, 0.5596, 0.1542]) / 1.9666, abs=1e-3)
+    assert len(recombination.elite(np.arange(300))[0]) == 8
+    assert recombination.elite(np.arange(2))[0].tolist() == [0]
+
+
+def test_children_step_in_most_genes():
+    rng, parent = np.random.default_rng(1), np.full(50, 0.5)
+    steps = np.array([recombination.child(parent, rng) for _ in range(4000)]) - 0.5
+    assert (steps == 0).mean() == pytest.approx(0.2, abs=0.005)
+    # E[s^2] of s ~ U(0.5, 1.5) is 13 / 12
+    assert steps[steps != 0].std() == pytest.approx(0.1 * math.sqrt(13 / 12), rel=0.02)
+
+
+def test_zero_defaults_move():
+    space = lineage_space()
+    for rows in ([], evolve(space, 40)):
+        hyp = HYBRID.propose(space, History.select(41, HYBRID.needs, rows), candidate_rng(0, 41)).hyp
+        assert sum(hyp[name] != 0 for name in ("degrees", "shear", "flipud", "mixup", "copy_paste")) >= 2
+
+
+# ---- model -------------------------------------------------------------------------------------------------------------------
+
+
+def sample(n=40, d=4, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.random((n, d))
+    y = 3 * x[:, 0] + np.sin(4 * x[:, 1]) + 0.1 * rng.standard_normal(n)
+    return x, y - y.mean()
+
+
+def test_the_gradient_of_the_fit_is_right():
+    x, y = sample()
+    theta = np.random.default_rng(1).normal(0, 0.5, 6)
+    _, gradient = gaussian_process._loss(theta, x, y, 0.0)
+    for i, step in enumerate(np.eye(6) * 1e-6):
+        numeric = (
+            gaussian_process._loss(theta + step, x, y, 0.0)[0] - gaussian_process._loss(theta - step, x, y, 0.0)[0]
+        ) / 2e-6
+        assert gradient[i] == pytest.approx(numeric, rel=1e-4, abs=1e-5)
+
+
+def test_the_fit_finds_the_axes_that_matter():
+    x, y = sample(n=60)
+    kernel = gaussian_process.fit(x, y)
+    assert kernel.inverse_lengths[:2].min() > 2 * kernel.inverse_lengths[2:].max()
+    assert gaussian_process.fit(x.copy(), y.copy()) is kernel  # remembered by content
+
+
+def test_gradients_of_predictions_are_right():
+    x, y = sample()
+    model = Model(Kernel(np.array([1.0, 2.0, 0.5, 0.1]), 1.5, 0.1), x, y)
+    point = np.array([0.3, 0.4, 0.6, 0.2])
+    mean, variance, mean_slope, variance_slope = model.gradient(point)
+    means, variances = model.predict(point[None])
+    assert (mean, variance) == pytest.approx((means[0], variances[0]))
+    for i, step in enumerate(np.eye(4) * 1e-6):
+        (up, up_v), (down, down_v) = (model.predict((point + s)[None]) for s in (step, -step))
+        assert mean_slope[i] == pytest.approx((up[0] - down[0]) / 2e-6, rel=1e-4, abs=1e-6)
+        assert variance_slope[i] == pytest.approx((up_v[0] - down_v[0]) / 2e-6, rel=1e-3, abs=1e-6)
+
+
+def test_left_out_is_what_the_others_predict():
+    x, y = sample(n=12)
+    kernel = Kernel(np.ones(4), 1.0, 0.2)
+    means, variances = Model(kernel, x, y).left_out()
+    others = Model(kernel, x[1:], y[1:])
+    mean, variance = others.predict(x[:1])
+    assert means[0] == pytest.approx(mean[0], abs=1e-4)
+    assert variances[0] == pytest.approx(variance[0] + 0.2, abs=1e-4)
+
+
+def test_expected_improvement_and_its_gradient():
+    rng = np.random.default_rng(2)
+    drawn = 0.3 + 0.5 * rng.standard_normal(400_000)
+    exact = hybrid.log_improvement(np.array([0.3]), np.array([0.5]), 0.6)[0]
+    assert math.exp(exact) == pytest.approx(np.maximum(drawn - 0.6, 0).mean(), rel=0.02)
+    far = hybrid.log_improvement(np.array([-3.05, -2.95]), np.array([0.5, 0.5]), 0.0)  # either side of its asymptote
+    assert far[1] - far[0] == pytest.approx(1.25, abs=0.1)
+    x, y = sample()
+    model = Model(Kernel(np.array([1.0, 2.0, 0.5, 0.1]), 1.5, 0.1), x, y)
+    for target in (0.5, 40.0):
+        point = np.array([0.3, 0.4, 0.6, 0.2])
+        _, slope = hybrid._improvement_at(model, point, target)
+        for i, step in enumerate(np.eye(4) * 1e-6):
+            numeric = (
+                hybrid._improvement_at(model, point + step, target)[0] - hybrid._improvement_at(model, point - step, target)[0]
+            )
+            assert slope[i] == pytest.approx(numeric / 2e-6, rel=1e-3, abs=1e-4)
+
+
+def test_scores_compress_what_is_bad():
+    z = hybrid.scores(np.array([0.5, 0.49, 0.48, 0.47, 0.3, 0.001, 0.0]))
+    assert (np.diff(z) <= 0).all()
+    assert z[4] - z[5] < 2
+    assert z[5] == z[6] == pytest.approx(z[0] + hybrid.LOWEST - (z[0] - z[3]), abs=3)
+    assert (hybrid.scores(np.zeros(3)) == 0).all()
+    assert np.isfinite(hybrid.scores(np.array([0.4] * 5))).all()
+
+
+def test_the_kernel_is_refitted_in_steps():
+    steps = sorted({hybrid.refit_at(n) for n in range(1000)})
+    assert steps[:5] == [16, 20, 24, 28, 32]
+    assert max(np.diff(steps)) == 32
+    assert len([step for step in steps if step <= 300]) < 22
+    assert all(hybrid.refit_at(n) <= n for n in range(16, 400))
+    assert hybrid.refit_at(10**6) > 10**6 - 32
+
+
+# ---- failures ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_border_of_failures():
+    rng = np.random.default_rng(3)
+    x = rng.random((200, 5))
+    lost = x[:, 0] > 0.8
+    hazard = Hazard(x[~lost], x[lost])
+    risk = hazard.probability(np.array([[0.2, 0.5, 0.5, 0.5, 0.5], [0.98, 0.5, 0.5, 0.5, 0.5]]))
+    assert risk[0] < 0.02
+    assert risk[1] > 0.5
+    point = np.full(5, 0.6)
+    _, slope = hazard.log_survival(point)
+    for i, step in enumerate(np.eye(5) * 1e-6):
+        numeric = (hazard.log_survival(point + step)[0] - hazard.log_survival(point - step)[0]) / 2e-6
+        assert slope[i] == pytest.approx(numeric, rel=1e-3, abs=1e-6)
+    assert (Hazard(x, x[:1]).probability(x) < 1e-9).all()  # one failure says nothing
+
+
+def test_failures_turn_the_search_away():
+    space = Space(tuple(Gene(f"g{i}", 0.5, 1, 0, 1) for i in range(6)))
+    rng = np.random.default_rng(4)
+    rows, failed = [], []
+    for number in range(60):
+        hyp = {gene.name: float(rng.uniform(0.3, 0.7)) for gene in space}
+        if hyp["g0"] > 0.6:
+            failed.append(Candidate(number, hyp))
+        else:
+            rows.append(Row(number, hyp, 0.3 + hyp["g1"] / 2 + hyp["g0"] / 10))  # a little better towards the cliff
+    history = History.select(61, HYBRID.needs, rows, failed)
+    bred = [HYBRID.propose(space, history, candidate_rng(s, 61)).hyp["g0"] for s in range(10)]
+    blind = [HYBRID.propose(space, History.select(61, HYBRID.needs, rows), candidate_rng(s, 61)).hyp["g0"] for s in range(10)]
+    assert max(bred) < min(blind)
+
+
+# ---- the whole ---------------------------------------------------------------------------------------------------------------
+
+
+def test_it_learns():
+    space = lineage_space()
+    rows = evolve(space, 80)
+    hyp = HYBRID.incumbent(space, History.select(80, HYBRID.needs, rows))
+    assert space.contains(hyp)
+    gap = math.log(0.5 / bowl(space.start, space))
+    assert math.log(0.5 / bowl(hyp, space)) < 0.4 * gap
+
+
+def test_candidates_in_training_are_not_proposed_again():
+    space = lineage_space()
+    rows = evolve(space, 60)
+    first = HYBRID.propose(space, History.select(61, HYBRID.needs, rows), candidate_rng(1, 61)).hyp
+    shown = History.select(61, HYBRID.needs, rows, (), [Candidate(60, first)])
+    second = HYBRID.propose(space, shown, candidate_rng(1, 61)).hyp
+    cube = Cube(space)
+    a, b = cube.points([first, second])
+    assert np.linalg.norm(a - b) > 0.02
+
+
+def test_a_model_that_predicts_nothing_is_not_used():
+    space, rows = lineage_space(), evolve(lineage_space(), 40)
+    level = [Row(row.number, row.hyp, 0.3) for row in rows]
+    assert hybrid._View(Cube(space), History.select(40, HYBRID.needs, level)).model is None
+    assert hybrid._View(Cube(space), History.select(40, HYBRID.needs, rows)).model is not None
+
+
+def test_one_row_gone_wrong_does_not_matter():
+    space = lineage_space()
+    rows = evolve(space, 60)
+    best = max(rows, key=lambda row: row.fitness)
+    spoiled = [Row(row.number, row.hyp, row.fitness / 3) if row is best else row for row in rows]
+    hyp = HYBRID.incumbent(space, History.select(60, HYBRID.needs, spoiled))
+    assert bowl(hyp, space) > bowl(best.hyp, space) - 0.01
+
+
+def test_an_ask_is_quick_at_any_size():
+    """A loose bound, since tests share machines; docs/STRATEGIES.md has the measurement."""
+    space, rng = lineage_space(), np.random.default_rng(6)
+    cube = Cube(space)
+    rows = [
+        Row(n, cube.hyp(np.clip(cube.start + 0.1 * rng.standard_normal(len(cube)), 0, 1)), float(rng.random()))
+        for n in range(2000)
+    ]
+    history = History.select(2000, HYBRID.needs, rows)
+    HYBRID.propose(space, history, candidate_rng(0, 2000))
+    seconds = []
+    for number in range(2001, 2006):
+        began = time.process_time()
+        HYBRID.propose(
+            space, History(number, *(getattr(history, part) for part in ("fittest", "newest"))), candidate_rng(0, number)
+        )
+        seconds.append(time.process_time() - began)
+    assert min(seconds) < 0.1
