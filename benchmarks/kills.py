@@ -36,11 +36,11 @@ def campaign(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     document = {"name": "kills", "base": {"data": "digits/data.yaml", **BASE}, "budget": {"candidates": CANDIDATES}}
     (folder / "campaign.yaml").write_text(json.dumps(document))
     command = [sys.executable, "-m", "hypevolve", "run", "campaign.yaml", "--folder", "run", "--json"]
-    killed, resumed, before = [], [], -1
+    killed, resumed, before = [], [], 0
     for number in range(kills):
         said = folder / f"said-{number}"
         running = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=said.open("w"))
-        before = _wait_for_more(folder, before)
+        _wait_for_more(folder, before)
         time.sleep(chance.uniform(0, 4))
         victims = _processes(folder)
         chance.shuffle(victims)
@@ -48,6 +48,7 @@ def campaign(folder: Path, kills: int, seed: int) -> dict[str, Any]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         running.wait()
+        before = _finished(folder)
         killed.append(len(victims))
         resumed += [line.strip() for line in said.read_text().splitlines() if line.startswith("resumed")]
     began = time.monotonic()
@@ -60,17 +61,18 @@ def campaign(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     return {"processes_killed": killed, "resumed": resumed, "last_run_s": round(time.monotonic() - began, 1), **rows}
 
 
-def _wait_for_more(folder: Path, before: int) -> int:
-    """Until another candidate is done than at the last kill; how many are."""
-    log = folder / "run/logs/coordinator.log"
+def _wait_for_more(folder: Path, before: int) -> None:
+    """Until more candidates are done than before."""
     deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        workers = [path.read_text(errors="replace") for path in (folder / "run/logs").glob("worker-*.log")]
-        finished = sum(said.count(" done ") for said in workers)
-        if finished > max(before, 0):
-            return finished
+    while _finished(folder) <= before:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"no candidate finished in five minutes; see {folder / 'run/logs'}")
         time.sleep(0.1)
-    raise SystemExit(f"no candidate finished in five minutes; see {log}")
+
+
+def _finished(folder: Path) -> int:
+    """How many trainings the workers have logged as done."""
+    return sum(path.read_text(errors="replace").count(" done ") for path in (folder / "run/logs").glob("worker-*.log"))
 
 
 def _processes(folder: Path) -> list[int]:

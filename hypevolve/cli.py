@@ -104,6 +104,22 @@ def show(context: typer.Context, name: CampaignName) -> None:
 
 
 @app.command()
+def extend(
+    context: typer.Context,
+    name: CampaignName,
+    candidates: Annotated[int, typer.Option(help="how many there shall be in all")],
+) -> None:
+    """Change a campaign's budget."""
+    online.extend(context.obj, name, candidates)
+
+
+@app.command()
+def retry(context: typer.Context, name: CampaignName) -> None:
+    """Offer the failed candidates again, once what made them fail is mended."""
+    online.retry(context.obj, name)
+
+
+@app.command()
 def best(
     context: typer.Context,
     name: CampaignName,

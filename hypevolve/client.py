@@ -162,6 +162,10 @@ class Client:
         change = messages.ChangeCampaign(candidates=candidates)
         return _read(self._send("PATCH", f"/campaigns/{_part(name)}", body=change), messages.Campaign)
 
+    def retry(self, name: str) -> int:
+        """Offer every failed candidate of a campaign again; how many there are."""
+        return _read(self._send("POST", f"/campaigns/{_part(name)}/retry"), messages.Retried).retried
+
     def candidates(
         self, name: str, state: messages.State | None = None, limit: int | None = 200
     ) -> Iterator[messages.Candidate]:

@@ -227,10 +227,10 @@ class Counts(Answer):
 
 
 class Campaign(Answer):
-    """One campaign in numbers."""
+    """One campaign in numbers. It is ``halted`` where the last finished candidates all failed: see ``POST …/retry``."""
 
     name: str
-    state: Literal["running", "finished"]
+    state: Literal["running", "halted", "finished"]
     strategy: str
     weights: dict[str, float]
     counts: Counts
@@ -250,6 +250,12 @@ class ChangeCampaign(Request):
     """Set the budget of a campaign anew; it cannot fall below the candidates already bred."""
 
     candidates: Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class Retried(Answer):
+    """How many failed candidates are offered again."""
+
+    retried: int
 
 
 class HeldLease(Answer):

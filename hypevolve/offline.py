@@ -50,7 +50,7 @@ def init(output: Output, new: NewFile) -> None:
         text = preset(
             new.preset,
             name_of_campaign=new.name or name_for(new.data, new.model),
-            data=_relative(Path(new.data), new.output) if Path(new.data).exists() else new.data,
+            data=_data(Path(new.data), new.output),
             model=new.model,
             epochs=new.epochs,
             imgsz=new.imgsz,
@@ -91,6 +91,11 @@ def _source(source: Path, output: Path) -> str:
     if not source.is_file():
         raise CommandFailed(f"--from: there is no file {source}", campaign_file.NOT_FOUND)
     return _relative(source, output)
+
+
+def _data(path: Path, output: Path) -> str:
+    """The data as the campaign file names it: an absolute path stays one, since workers may start elsewhere."""
+    return _relative(path, output) if path.exists() and not path.is_absolute() else str(path)
 
 
 def _relative(path: Path, output: Path) -> str:

@@ -53,6 +53,26 @@ def create(output: Output, path: Path) -> None:
     output.say(f"next: hypevolve worker {client.url}")
 
 
+def extend(output: Output, name: str, candidates: int) -> None:
+    """Set the budget of a campaign anew."""
+    with connect(output) as client:
+        campaign = client.change_campaign(name, candidates=candidates)
+    if output.json:
+        output.document(campaign.model_dump(mode="json"))
+    else:
+        output.say(f"{name} has a budget of {candidates} candidates; {campaign.counts.done} are done")
+
+
+def retry(output: Output, name: str) -> None:
+    """Offer the failed candidates of a campaign again."""
+    with connect(output) as client:
+        retried = client.retry(name)
+    if output.json:
+        output.document({"retried": retried})
+    else:
+        output.say(f"{name}: {retried} failed candidates are offered again" if retried else f"{name} has no failed candidate")
+
+
 def ls(output: Output) -> None:
     """Every campaign in a line."""
     with connect(output) as client:

@@ -78,6 +78,8 @@ def run(output: Output, wish: Wish) -> int:
         raise CommandFailed(f"{wish.file} {absent}", INVALID)
     devices = _devices(wish)
     folder = (wish.folder or Path("runs") / file.campaign.name).absolute()
+    if other := _others(folder, file.campaign.name):
+        raise CommandFailed(f"{_short(folder)} holds the results of {other}; give another --folder", Conflict.exit_code)
     stop = Stop()
     with (
         locked(folder),
@@ -112,6 +114,15 @@ def run(output: Output, wish: Wish) -> int:
     if reason:
         raise CommandFailed(reason, FRUITLESS)
     return 0
+
+
+def _others(folder: Path, name: str) -> str:
+    """The campaign whose results lie in ``folder``, where it is not ours."""
+    try:
+        held = str(json.loads((folder / "summary.json").read_text())["campaign"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return held if held != name else ""
 
 
 def _devices(wish: Wish) -> list[str]:
@@ -151,7 +162,10 @@ def _enter(client: Client, file: CampaignFile) -> tuple[messages.Campaign, list[
     if planned != stored:
         campaign = client.change_campaign(name, candidates=planned)
         news.append(f"the budget is now {planned} candidates; it was {stored}")
-    if campaign.state == "finished":
+    if campaign.state == "halted" or (campaign.counts.failed and not campaign.counts.done):
+        news.append(f"{client.retry(name)} failed candidates are tried again")
+        campaign = client.campaign(name)
+    elif campaign.state == "finished":
         news = [f"{name} is finished already; its files are written again"]
     return campaign, news
 
@@ -181,7 +195,7 @@ def _watch(
                 if now - answered_at > SILENCE_S:
                     progress.say(f"no news for {SILENCE_S:g} s; waiting: {error}")
                     answered_at = now
-            if campaign.state == "finished":
+            if campaign.state != "running":
                 return campaign
         time.sleep(LOOK_S)
 
@@ -208,14 +222,18 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _fruitless(client: Client, campaign: messages.Campaign, folder: Path) -> str:
-    """Why a campaign ended without a single result; nothing where it has one."""
-    if campaign.counts.done:
+    """Why a campaign ended without a single result or was halted; nothing where it is finished with one."""
+    if campaign.counts.done and campaign.state == "finished":
         return ""
     failed = list(client.candidates(campaign.name, state="failed", limit=1000))
     kinds = failure_kinds(failed) or "all cancelled"
     said = [line for log in sorted((folder / "logs").glob("worker-*.log")) for line in _failures(log)]
     last = f"; the last: {max(said).partition(' ')[2]}" if said else ""
-    return f"no candidate of {campaign.name} has a result ({kinds}){last} (logs: {_short(folder / 'logs')})"
+    what = f"{campaign.name} is halted, its newest candidates all failed"
+    if campaign.state == "finished":
+        what = f"no candidate of {campaign.name} has a result"
+    remedy = "mend the cause and give the same command again, which tries them again"
+    return f"{what} ({kinds}){last} (logs: {_short(folder / 'logs')}); {remedy}"
 
 
 def _failures(log: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -66,11 +67,10 @@ def main(arguments: list[str]) -> int:
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, _leave)  # uvicorn raises the signal again once it has stopped serving
     with contextlib.ExitStack() as opened:
-        listener = _listen(asked.host, asked.port)
-        if listener is None:
-            print(
-                f"port {asked.port} on {asked.host} is taken; stop what uses it or choose another with --port", file=sys.stderr
-            )
+        try:
+            listener = _listen(asked.host, asked.port)
+        except (OSError, OverflowError) as error:
+            print(_why_not(asked.host, asked.port, error), file=sys.stderr)
             return 2
         opened.enter_context(contextlib.closing(listener))
         postgres = None if asked.database_url else EmbeddedPostgres(asked.folder, pg_bin=asked.pg_bin)
@@ -108,18 +108,32 @@ def _serve(asked: settings.Settings, database: Database, postgres: EmbeddedPostg
     _Server(config, f"http://{shown}:{port}{asked.root_path}", asked.announce, postgres).run(sockets=[listener])
 
 
-def _listen(host: str, port: int) -> socket.socket | None:
-    """A listening socket taken before anything is started, so that a taken port costs nothing; None where it is taken."""
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket, taken before anything is started, so that a taken port costs nothing.
+
+    Raises:
+        OSError, OverflowError: the address cannot be had.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
         listener.listen(2048)  # at once: a port that is only bound can be bound by a second coordinator as well
-    except OSError:
+    except (OSError, OverflowError):
         listener.close()
-        return None
+        raise
     return listener
+
+
+def _why_not(host: str, port: int, error: OSError | OverflowError) -> str:
+    if isinstance(error, OverflowError):
+        return f"--port {port} is no port; choose one from 0 to 65535"
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return f"--host {host} is no address of this machine; 127.0.0.1 serves this machine alone, 0.0.0.0 every network"
+    if error.errno == errno.EACCES:
+        return f"port {port} needs more rights than this user has; choose one from 1024 on with --port"
+    return f"port {port} on {host} is taken; stop what uses it or choose another with --port"
 
 
 if __name__ == "__main__":

@@ -116,6 +116,14 @@ async def change(request: Request, name: str, body: messages.ChangeCampaign) -> 
     return summary
 
 
+@router.post("/campaigns/{name}/retry")
+async def retry(request: Request, name: str) -> messages.Retried:
+    """Offer every failed candidate again, once what made them fail is mended; a halted campaign goes on."""
+    retried = await _store(request, lambda c: campaigns.retry(c, name))
+    coordinator_of(request).watch.stir()
+    return messages.Retried(retried=retried)
+
+
 @router.get("/campaigns/{name}/candidates")
 async def list_candidates(
     request: Request,

@@ -23,6 +23,7 @@ from evolution.strategy import MOST_PENDING, Candidate, History, Proposal, Row, 
 from hypevolve import messages
 from hypevolve.hashes import hyp_hash
 from server import events, leases
+from server.campaigns import HALTED
 from server.database import Database
 from server.tables import candidate
 
@@ -86,10 +87,10 @@ def _hungriest(connection: Connection, ask: messages.Ask, barren: list[int]) -> 
     """The campaign with numbers left that has the fewest candidates in training."""
     row = connection.execute(
         text(
-            """
+            f"""
             select c.id from campaign c
             where c.bred < c.candidates and (cast(:campaigns as text[]) is null or c.name = any(:campaigns))
-              and not c.id = any(:barren)
+              and not c.id = any(:barren) and not {HALTED}
             order by (select count(*) from lease l where l.campaign_id = c.id), c.id limit 1
             """
         ),

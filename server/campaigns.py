@@ -17,6 +17,14 @@ from server.errors import Conflict, NotFound
 from server.tables import campaign as campaign_table
 from server.tables import candidate as candidate_table
 
+# After so many failures in a row nothing new is bred: a typo in a trainer must not spend the budget. Part of queries on a
+# campaign c.
+HALT_AFTER = 5
+HALTED = f"""(
+    select count(*) = {HALT_AFTER} and bool_and(state = 'failed') from (
+      select state from candidate where campaign_id = c.id and finished_at is not null
+      order by finished_at desc limit {HALT_AFTER}) newest)"""
+
 
 def create(connection: Connection, campaign: Campaign) -> bool:
     """Store a campaign; False where the same one is already there.
@@ -31,11 +39,12 @@ def create(connection: Connection, campaign: Campaign) -> bool:
         # By way of JSON, so that 15 and 15.0, list and tuple compare as they were stored.
         differing = _differences(there.document, json.loads(json.dumps(document)))
         if differing:
+            remedy = "choose another name, or leave this as it was"
+            if differing == ["budget.candidates"]:
+                remedy = f"`hypevolve extend {campaign.name} --candidates {campaign.candidates}` changes it"
             raise Conflict(
                 "campaign-exists",
-                f"campaign '{campaign.name}' exists with another {', '.join(differing)}; choose another name, "
-                "or leave these as they were (a budget of candidates can be changed with PATCH)",
-                [messages.ErrorItem(key=key, message="differs from the stored campaign") for key in differing],
+                f"campaign '{campaign.name}' exists with another {', '.join(differing)}; {remedy}",
             )
         return False
     row = connection.execute(
@@ -107,6 +116,28 @@ def change_budget(connection: Connection, name: str, candidates_planned: int) ->
     events.record(connection, row.id, "budget", candidates=candidates_planned, before=row.candidates)
 
 
+def retry(connection: Connection, name: str) -> int:
+    """Offer every failed candidate again, as if it had never been tried; how many there are.
+
+    Raises:
+        NotFound: no such campaign.
+    """
+    row = find(connection, name)
+    connection.execute(text("select 1 from campaign where id = :id for no key update"), {"id": row.id})
+    retried = connection.execute(
+        text(
+            """
+            update candidate set state = 'queued', attempts = 0, failures = 0, failure = null, finished_at = null
+            where campaign_id = :id and state = 'failed'
+            """
+        ),
+        {"id": row.id},
+    ).rowcount
+    if retried:
+        events.record(connection, row.id, "retried all", candidates=retried)
+    return int(retried)
+
+
 def find(connection: Connection, name: str) -> Row[Any]:
     """The campaign's row.
 
@@ -126,6 +157,11 @@ def summary(connection: Connection, row: Row[Any]) -> messages.Campaign:
     counts = _counts(connection, row)
     best = candidates.best(connection, row.id, 1)
     finished = counts.done + counts.failed + counts.cancelled == counts.planned
+    halted = (
+        not finished
+        and counts.running + counts.leased + counts.queued == 0
+        and connection.execute(text(f"select {HALTED} from campaign c where c.id = :id"), {"id": row.id}).scalar_one()
+    )
     rate = connection.execute(
         text(
             """
@@ -139,13 +175,13 @@ def summary(connection: Connection, row: Row[Any]) -> messages.Campaign:
     left = counts.planned - counts.done - counts.failed - counts.cancelled
     return messages.Campaign(
         name=row.name,
-        state="finished" if finished else "running",
+        state="finished" if finished else "halted" if halted else "running",
         strategy=row.document["evolve"]["strategy"],
         weights=row.document["fitness"],
         counts=counts,
         best=best[0] if best else None,
         default=candidates.one(connection, row.id, 0),
-        eta_s=left * float(rate.seconds) / (rate.n - 1) if left and rate.n >= 3 else None,
+        eta_s=left * float(rate.seconds) / (rate.n - 1) if left and not halted and rate.n >= 3 else None,
         created_at=row.created_at,
         finished_at=rate.last if finished else None,
         document=row.document,

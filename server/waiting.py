@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from server.campaigns import HALTED
 from server.errors import Unavailable
 from server.pulse import LEASES_MAY_EXPIRE
 
@@ -25,7 +26,7 @@ def work_by_campaign(connection: Connection) -> dict[str, int]:
     rows = connection.execute(
         text(
             f"""
-            select c.name, c.candidates - c.bred
+            select c.name, case when {HALTED} then 0 else c.candidates - c.bred end
                  + (select count(*) from candidate k where k.campaign_id = c.id and k.state = 'queued')
                  + (select count(*) from lease l where l.campaign_id = c.id and l.expires_at < clock_timestamp()
                     and {LEASES_MAY_EXPIRE}) as work

@@ -331,3 +331,27 @@ def test_an_invalid_campaign_starts_nothing(project: Project) -> None:
     assert code == 5
     assert "did you mean 'budget'?" in line
     assert not project.runs.exists()
+
+
+def test_a_halted_run_goes_on_once_the_cause_is_mended(project: Project) -> None:
+    good = (project.folder / "toy.py").read_text()
+    (project.folder / "toy.py").write_text(good.replace("quality = 1 -", "quality = nonsense -"))
+    project.write(CAMPAIGN.replace("candidates: 8", "candidates: 12"))
+    running = project.start()
+    running.communicate(timeout=DEADLINE_S)
+    assert running.returncode == 9
+    assert "toy is halted, its newest candidates all failed" in project.said()
+    assert "give the same command again" in project.said()
+    (project.folder / "toy.py").write_text(good)
+    project.run()
+    project.complete(12)
+    assert "failed candidates are tried again" in project.said()
+
+
+def test_a_folder_with_another_campaign_s_results_is_left_alone(project: Project) -> None:
+    project.run()
+    project.write(CAMPAIGN.replace("name: toy", "name: other"))
+    running = project.start("run", "campaign.yaml", "--folder", "runs/toy")
+    running.communicate(timeout=DEADLINE_S)
+    assert running.returncode == 4
+    assert "holds the results of toy; give another --folder" in project.said()

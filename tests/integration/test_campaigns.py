@@ -32,7 +32,9 @@ def test_the_same_name_with_another_document_says_what_differs(api: Any) -> None
     document = api.create()["document"]
     answer = api.http.post("/api/v1/campaigns", json={**document, "fitness": {"map50": 1.0}})
     assert answer.status_code == 409
-    assert [error["key"] for error in answer.json()["errors"]] == ["fitness.map50", "fitness.map50_95"]
+    assert "exists with another fitness.map50, fitness.map50_95; choose another name" in answer.json()["detail"]
+    budget = api.http.post("/api/v1/campaigns", json={**document, "budget": {"candidates": 11}})
+    assert "`hypevolve extend toy --candidates 11` changes it" in budget.json()["detail"]
 
 
 def test_yaml_is_taken_as_it_stands_in_the_file(api: Any) -> None:

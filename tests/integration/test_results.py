@@ -158,3 +158,26 @@ def test_epochs_are_keyed_by_attempt_and_the_curve_is_that_of_the_counted_one(ap
     api.result(slow)
     curve = api.http.get("/api/v1/campaigns/toy/candidates/0/epochs").json()["epochs"]
     assert [row["metrics"]["map50"] for row in curve] == [0.1, 0.2]
+
+
+def test_a_campaign_whose_newest_candidates_all_failed_is_halted_and_can_be_retried(api: Any) -> None:
+    api.create(candidates=20, retries=0)
+    for _ in range(5):
+        api.fail(api.lease(), "crash")
+    assert api.ask() == []  # a typo in a trainer does not spend the budget
+    campaign = api.http.get("/api/v1/campaigns/toy").json()
+    assert (campaign["state"], campaign["counts"]["unbred"], campaign["eta_s"]) == ("halted", 15, None)
+    assert api.http.post("/api/v1/campaigns/toy/retry").json() == {"retried": 5}
+    first = api.lease()
+    assert first["number"] == 0
+    assert (api.candidate(0)["failures"], api.counts()["failed"]) == (0, 0)
+    api.result(first)
+    assert api.http.get("/api/v1/campaigns/toy").json()["state"] == "running"
+
+
+def test_a_failure_among_results_halts_nothing(api: Any) -> None:
+    api.create(candidates=20, retries=0)
+    for step in range(9):
+        lease = api.lease()
+        api.result(lease) if step % 5 == 4 else api.fail(lease)
+    assert len(api.ask()) == 1

@@ -33,6 +33,20 @@ def test_a_taken_port_is_one_line_with_the_remedy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--port", "99999"], "--port 99999 is no port"),
+        (["--host", "198.51.100.7", "--port", "0"], "--host 198.51.100.7 is no address of this machine"),
+    ],
+)
+def test_an_address_that_cannot_be_had_says_why(options: list[str], said: str, tmp_path: Path) -> None:
+    done = _server(*options, "--folder", str(tmp_path))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert said in line
+
+
+@pytest.mark.parametrize(
     ("url", "said"),
     [
         ("mysql://a:secret@b/c", "is not of the form postgresql://"),

@@ -1,6 +1,7 @@
 """Rules of the house that a machine can hold: docstrings, module size, links and commands in the documents."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -43,3 +44,8 @@ def test_commands_in_the_readme_exist() -> None:
     named = set(re.findall(r"^hypevolve ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert named
     assert named <= known
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "results").glob("*.json")), ids=lambda path: path.name)
+def test_a_figure_names_what_made_it(path: Path) -> None:
+    assert {"command", "commit", "machine"} <= set(json.loads(path.read_text()))
