@@ -6,7 +6,9 @@ name) and the normalised document (``genes``, everything inlined).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,9 @@ from evolution.strategy import NAMES, OptionError, create
 LATER = ("gpu_hours", "deadline", "patience")  # budgets of the project's plan
 MOST_ROWS = 10_000
 MOST_CANDIDATES = 1_000_000
+PLACEHOLDERS = ("hyp", "epochs", "device", "seed", "dir", "name")  # of a command; worker.command fills them in
+_PLAIN = re.compile(r"[\w./:=,@%+~{}-]*")  # what is more than this is a script, whose braces are its own
+_BRACE = re.compile(r"\{(\w+)(\}?)")
 _SLUG = set("abcdefghijklmnopqrstuvwxyz0123456789._-")
 
 
@@ -29,7 +34,7 @@ _SLUG = set("abcdefghijklmnopqrstuvwxyz0123456789._-")
 class Trainer:
     """What trains a candidate: the built-in detector, a Python function ``module:function``, or a command line.
 
-    ``results`` is the file that a command writes its metrics to; None where it prints them.
+    ``results`` is the file that a command writes its metrics to; the others have none.
     """
 
     kind: str = "detector"
@@ -133,7 +138,23 @@ def _trainer(top: Section) -> Trainer:
     if results is not None and (implied != "command" or not isinstance(results, str) or not results):
         section.fault("results", f"is {shown(results)}", "give the file that the command writes; other trainers have none")
         return Trainer(implied)
+    if command is not None:
+        _placeholders(section, command)
+        if results is None:
+            section.fault("results", "is absent", "give the file that the command writes, such as results: results.csv")
     return Trainer(implied, python, tuple(command or ()), results)
+
+
+def _placeholders(section: Section, command: Sequence[str]) -> None:
+    for argument in command:
+        for name, closed in _BRACE.findall(argument) if _PLAIN.fullmatch(argument) else ():
+            near = difflib.get_close_matches(name, PLACEHOLDERS, n=1)
+            if not closed and "}" not in argument.partition("{" + name)[2]:
+                section.fault("command", f"{{{name} is not closed", f"write {{{near[0] if near else name}}}")
+            elif closed and name not in PLACEHOLDERS:
+                known = ", ".join(f"{{{place}}}" for place in PLACEHOLDERS)
+                remedy = f"did you mean {{{near[0]}}}?" if near else f"known: {known}; gene values are in the file {{hyp}}"
+                section.fault("command", f"unknown placeholder {{{name}}}", remedy)
 
 
 def _notes(top: Section) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hypevolve.errors import HypevolveError
-from worker.devices import parse_devices
+from worker.devices import absent, parse_devices
 from worker.errors import CannotWork
 from worker.supervisor import Settings, Supervisor
 
@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
+        if fault := absent(settings.devices):
+            raise CannotWork(fault)
         supervisor = Supervisor(settings)
         _handle_signals(supervisor)
         supervisor.run()

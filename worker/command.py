@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import functools
 import json
 import os
@@ -24,12 +25,14 @@ import yaml
 
 from hypevolve.messages import FailureKind
 from worker.context import Context
-from worker.errors import Interrupted, TrainingFailed
+from worker.errors import Interrupted, NotInstalled, TrainingFailed
 from worker.parent import die_with_parent
 
 _LOOK_S = 0.25
 _GRACE_S = 2.0  # from SIGTERM to SIGKILL
 _LOG_LINES = 20
+_LOG_CHARACTERS = 7000  # of the 8000 that the protocol takes
+_LINE_CHARACTERS = 300
 _COLUMNS = {
     "metrics/precision": "precision",
     "metrics/recall": "recall",
@@ -45,12 +48,16 @@ def train(trainer: Mapping[str, Any], context: Context) -> dict[str, float]:
 
     Raises:
         TrainingFailed: exit_code with the end of what it printed, oom, or data where there are no results.
+        NotInstalled: the program is not on this node.
         Interrupted: it was ended by a signal that asks programs to end.
         Cancelled: the training was told to stop; the program and all it started are gone.
     """
-    results = context.dir / str(trainer.get("results", "results.json"))
+    if not trainer.get("results"):
+        raise TrainingFailed("data", "trainer results is absent; give the file that the command writes")
+    results = context.dir / str(trainer["results"])
     log = context.dir / "log.txt"
     argv = _argv(trainer, context)
+    _look_for_script(argv, context)
     with log.open("wb") as output:
         # Should the supervisor die now, this process must live on long enough to end the program's whole group.
         die_with_parent(os.getppid(), enabled=False)
@@ -66,7 +73,11 @@ def train(trainer: Mapping[str, Any], context: Context) -> dict[str, float]:
             )
         except OSError as error:
             die_with_parent(os.getppid())
-            raise TrainingFailed("exit_code", f"cannot start {argv[0]}: {error.strerror}") from error
+            cause = f"cannot start {argv[0]}: {error.strerror}"
+            if not isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError) and error.errno != errno.ENOEXEC:
+                raise TrainingFailed("exit_code", cause) from error
+            remedy = "install it, write its full path, or start the worker with another --data-root"
+            raise NotInstalled(f"trainer command: {cause} (in {context.data_root}); {remedy}") from error
     context.say({"say": "group", "group": program.pid})
     try:
         _follow(program, results, context)
@@ -94,6 +105,15 @@ def _argv(trainer: Mapping[str, Any], context: Context) -> list[str]:
         raise TrainingFailed("data", f"trainer command is {template!r:.100}; write a list, such as [python, train.py]")
     pattern = re.compile("|".join(map(re.escape, places)))  # other braces are the program's own
     return [pattern.sub(lambda match: places[match[0]], str(part)) for part in template]
+
+
+def _look_for_script(argv: list[str], context: Context) -> None:
+    """Python itself would only end with exit code 2, as programs do for many reasons."""
+    if len(argv) > 1 and re.fullmatch(r"python[\d.]*", Path(argv[0]).name) and argv[1].endswith(".py"):
+        script = context.data_root / argv[1]
+        if not script.exists():
+            remedy = f"start the worker with the --data-root that holds {argv[1]}, or put it there"
+            raise NotInstalled(f"trainer command: {script} does not exist; {remedy}")
 
 
 def _follow(program: subprocess.Popen[bytes], results: Path, context: Context) -> None:
@@ -130,12 +150,14 @@ def _judge(status: int, log: Path) -> None:
         return
     if -status in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         raise Interrupted(f"the program was ended by {signal.Signals(-status).name}")
-    printed = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+    lines = log.read_text(errors="replace").strip().splitlines()[-_LOG_LINES:]
+    printed = "\n".join(lines)[-_LOG_CHARACTERS:]
     if -status == signal.SIGKILL:
         raise TrainingFailed("oom", f"the program was killed (SIGKILL), most likely for want of memory\n{printed}")
     how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
     kind: FailureKind = "oom" if re.search(r"out of memory|OutOfMemoryError|\bMemoryError\b", printed) else "exit_code"
-    raise TrainingFailed(kind, f"the program ended with {how}\n{printed}")
+    last = f": {lines[-1].strip()[:_LINE_CHARACTERS]}" if lines else ""
+    raise TrainingFailed(kind, f"the program ended with {how}{last}\n{printed}")
 
 
 def _metrics(results: Path) -> dict[str, float]:

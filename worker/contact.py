@@ -14,6 +14,10 @@ class Contact:
         self._lock = threading.Lock()
         self._silent = False
 
+    @property
+    def silent(self) -> bool:
+        return self._silent
+
     def failed(self, reason: str) -> None:
         with self._lock:
             if not self._silent:

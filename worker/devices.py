@@ -55,6 +55,33 @@ def missing_for_detector() -> list[str]:
     return [package for module, package in _DETECTOR_NEEDS.items() if importlib.util.find_spec(module) is None]
 
 
+def absent(devices: Sequence[Device]) -> str | None:
+    """What --devices names and is not there, in one line. None as well where it cannot be told.
+
+    A torch without CUDA next to a driver says nothing of the torch that a command has in its own environment, and no torch
+    nothing at all.
+    """
+    names = [device.name for device in devices if device.name.startswith("cuda")]
+    if not names or "torch" in missing_for_detector() or (asked := _ask_torch()) is None:
+        return None
+    if not asked.with_cuda and _has_driver():
+        return None
+    return cuda_fault(names, asked.version, asked.gpus)
+
+
+def cuda_fault(names: Sequence[str], torch_version: str, count: int) -> str | None:
+    """Which of these devices a torch that sees ``count`` GPUs does not have."""
+    for name in names:
+        if name.startswith("cuda") and int(name.partition(":")[2] or 0) >= count:
+            sees = f"only cuda:0 to cuda:{count - 1}" if count > 1 else "only cuda:0" if count else "no CUDA device"
+            return f"--devices: {name} is not there; torch {torch_version} sees {sees}"
+    return None
+
+
+def _has_driver() -> bool:
+    return any(Path(driver).exists() for driver in _DRIVERS)
+
+
 def _labelled(names: Sequence[str]) -> list[Device]:
     seen: Counter[str] = Counter()
     devices = []
@@ -71,8 +98,25 @@ def _labelled(names: Sequence[str]) -> list[Device]:
 
 def _gpus() -> int:
     """Asked in a process of its own: the supervisor never loads torch nor holds a GPU."""
-    if not any(Path(driver).exists() for driver in _DRIVERS) or "torch" in missing_for_detector():
+    if not _has_driver() or "torch" in missing_for_detector():
         return 0
-    question = "import torch; print(torch.cuda.device_count())"
+    asked = _ask_torch()
+    return asked.gpus if asked else 0
+
+
+class _Torch(NamedTuple):
+    """``gpus`` is how many GPUs it sees; ``with_cuda`` (or ROCm), whether it could see any."""
+
+    version: str
+    gpus: int
+    with_cuda: bool
+
+
+def _ask_torch() -> _Torch | None:
+    """None where it cannot be loaded."""
+    question = "import torch; v = torch.version; print(v.__version__, torch.cuda.device_count(), int(bool(v.cuda or v.hip)))"
     answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=False)
-    return int(answer.stdout) if answer.returncode == 0 and answer.stdout.strip().isdigit() else 0
+    words = answer.stdout.split()
+    if answer.returncode or len(words) != 3 or not words[1].isdigit():
+        return None
+    return _Torch(words[0], int(words[1]), words[2] == "1")

@@ -18,7 +18,11 @@ class Interrupted(Exception):
 
 
 class NotInstalled(Exception):
-    """This node lacks what the trainer needs: the node's fault, never the candidate's. The text says what to install."""
+    """This node lacks what the trainer needs: never the candidate's fault. The text says what to do; ``reason`` is one word."""
+
+    def __init__(self, detail: str, reason: str = "not_installed") -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 class Cancelled(BaseException):

@@ -42,9 +42,12 @@ class Gate:
         with self._lock:
             if self._left is not None:
                 self._left += 1
-            idle_s = self._clock() - self._idle_since
-            if self._until_idle_s is not None and not self._training and idle_s >= self._until_idle_s:
-                self.closed.set()
+            self._close_where_idle()
+
+    def unanswered(self) -> None:
+        """Asks are being repeated because the coordinator is silent, which is time without work too."""
+        with self._lock:
+            self._close_where_idle()
 
     def begin(self) -> None:
         with self._lock:
@@ -54,3 +57,8 @@ class Gate:
         with self._lock:
             self._training -= 1
             self._idle_since = self._clock()
+
+    def _close_where_idle(self) -> None:
+        idle_s = self._clock() - self._idle_since
+        if self._until_idle_s is not None and not self._training and idle_s >= self._until_idle_s:
+            self.closed.set()

@@ -247,7 +247,7 @@ class Slot(threading.Thread):
             self._desk.spool.drop(lease.token)
             self._log.info("%s: %s #%d cancelled by the coordinator", self._title, lease.campaign, lease.number)
         elif end["say"] == "not_installed":
-            self._tell(lease, "release", {"reason": "not_installed"})
+            self._tell(lease, "release", {"reason": end["reason"]})
             raise CannotWork(f"{self._title}: {lease.campaign} #{lease.number} handed back: {end['detail']}")
         else:
             reason = "sigterm" if end["say"] == "stopped" else "interrupted"

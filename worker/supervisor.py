@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 TELLING_TIMEOUT_S = 10.0
 SETTLE_S = 0.3  # for an answer to an ask that is just being read
+NAMED = 10  # campaigns in a line of the log
+LOOK_S = 0.2  # how often a limit on idle time is looked at while the coordinator is silent
 LAST_WORDS_S = 10.0  # after the trainings have stopped; what is not told by then is told by the next start
 
 
@@ -113,7 +115,7 @@ class Supervisor:
         try:
             if self._stop_requested:
                 self._hand_back()
-            limit_s = LAST_WORDS_S if trouble or self._stop_requested else None
+            limit_s = self._patience_s(in_haste=trouble is not None or self._stop_requested)
             if not self._sender.flush(limit_s, until=lambda: limit_s is None and self._stop_requested):
                 waiting = len(self._spool.outbox())
                 log.warning("%d messages wait in %s for the next start", waiting, self._settings.folder)
@@ -123,6 +125,12 @@ class Supervisor:
         if trouble is not None and not self._stop_requested:
             raise trouble
         log.info("%s: ended", self._settings.name)
+
+    def _patience_s(self, in_haste: bool) -> float | None:
+        """How long the end may wait for what is not told yet."""
+        if in_haste:
+            return LAST_WORDS_S
+        return None if self._settings.until_idle_s is None else self._settings.until_idle_s + LAST_WORDS_S
 
     def _self_test(self) -> None:
         missing = missing_for_detector()
@@ -149,7 +157,11 @@ class Supervisor:
         try:
             answer = self._asking.register(introduction)
         except Unreachable:
-            return  # stopped before the coordinator answered
+            # Stopped, or idle for too long, before the coordinator answered.
+            within = f"{settings.until_idle_s or 0:g} s (--until-idle)"
+            remedy = "is it running, and is the URL right?"
+            self._news.put(CannotWork(f"no answer from {self._telling.url} within {within}; {remedy}", Unreachable.exit_code))
+            return
         except HypevolveError as error:
             self._news.put(CannotWork(str(error), error.exit_code))
             return
@@ -159,13 +171,28 @@ class Supervisor:
             self._news.put(CannotWork(f"{theirs}; run the same version on both", exit_code=4))
             return
         self._news.put("registered")
+        self._look_for_campaigns()
+
+    def _look_for_campaigns(self) -> None:
+        """A misspelt --campaign must not look like a coordinator without work."""
+        if not self._settings.campaigns:
+            return
+        try:
+            known = [campaign.name for campaign in self._telling.campaigns()]
+        except HypevolveError:
+            return  # only a remark is lost
+        unknown = [name for name in self._settings.campaigns if name not in known]
+        if unknown:
+            named = ", ".join(known[:NAMED]) + (", .." if len(known) > NAMED else "") if known else "none"
+            wanted = ", ".join(unknown)
+            log.warning("no campaign %s at %s; it has %s; waiting for it to be created", wanted, self._telling.url, named)
 
     def _wait(self) -> CannotWork | None:
         """Until every slot has ended or a stop is requested; what went wrong."""
         trouble: CannotWork | None = None
         left = len(self._slots)
         while left and not self._stop_requested:
-            news = self._news.get()
+            news = self._next()
             if news == "registered":
                 devices = ", ".join(slot.name for slot in self._slots)
                 log.info("%s: at %s with %s", self._settings.name, self._telling.url, devices)
@@ -179,6 +206,15 @@ class Supervisor:
                     trouble = trouble or news.trouble
                     self._gate.close()  # the other slots finish what they hold
         return trouble
+
+    def _next(self) -> Any:
+        """The next piece of news. While the coordinator is silent nobody else ends a worker that has a limit on idle time."""
+        while True:
+            try:
+                return self._news.get(timeout=None if self._settings.until_idle_s is None else LOOK_S)
+            except queue.Empty:
+                if self._contact.silent:
+                    self._gate.unanswered()
 
     def _hand_back(self) -> None:
         log.info("%s: stopping; what is training is handed back", self._settings.name)

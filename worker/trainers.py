@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from worker import command
+from worker.blame import one_line
 from worker.context import Context
+from worker.devices import cuda_fault
 from worker.errors import NotInstalled, TrainingFailed
 
 
@@ -43,24 +47,30 @@ def _detector(context: Context) -> Trained:
     from evolution.hyperparameters import Hyperparameters
 
     try:
+        import torch
+
         from detector.errors import DataError, TrainingDiverged
         from detector.scenario import Scenario
         from detector.trainer import train as train_detector
 
         if context.device == "cpu":
-            import torch
-
             torch.set_num_threads(1)
     except ImportError as error:
         package = {"cv2": "opencv-python"}.get(str(error.name), error.name or str(error))
         raise NotInstalled(
             f"the built-in detector cannot be loaded here ({error}); install {package}, or the extra hypevolve[worker]"
         ) from error
+    if fault := cuda_fault([context.device], torch.__version__, torch.cuda.device_count()):
+        raise NotInstalled(f"{fault}; write --devices cpu, or install a torch for this GPU")
     try:
         scenario = Scenario.from_mapping({**context.base, "epochs": context.epochs}, data_root=context.data_root)
         hyp = Hyperparameters.from_mapping(context.hyp, scenario.lineage)
     except ValueError as error:
         raise TrainingFailed("data", str(error)) from error
+    for key, path in (("data", scenario.data), ("weights", scenario.weights)):
+        if path and not Path(path).exists():  # what is wrong inside it would be wrong on every node
+            remedy = f"start the worker with the --data-root that holds {context.base[key]}, or put it there"
+            raise NotInstalled(f"base.{key}: {path} does not exist; {remedy} (--data-root is {context.data_root})", "no_data")
 
     def report(epoch: int, metrics: Mapping[str, float]) -> None:
         context.report(epoch, **metrics)
@@ -87,16 +97,29 @@ def _function(path: str, context: Context) -> Callable[[Context], Any]:
     importlib.invalidate_caches()  # the file may be newer than this process
     try:
         found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
     except ModuleNotFoundError as error:
         remedy = f"put {module.partition('.')[0]}.py into {root}" if error.name == module.partition(".")[0] else "install it"
         raise NotInstalled(f"trainer python {path}: {error}; {remedy} or start the worker with another --data-root") from error
-    except AttributeError as error:
-        with contextlib.suppress(KeyError):  # so that a corrected file is read anew
-            del sys.modules[module]
-        raise TrainingFailed("data", f"trainer python {path}: {error}") from error
+    except MemoryError:
+        raise
+    except (Exception, SystemExit) as error:  # no hyp set has been looked at yet: not the candidate's fault
+        raise NotInstalled(f"trainer python {path}: {one_line(error, context.data_root)}; correct the module") from error
+    file = getattr(found, "__file__", None) or module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            _forget(module)
+            near = difflib.get_close_matches(part, [n for n in dir(found) if callable(getattr(found, n, None))], n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"define {part}(ctx) there, or correct the campaign's trainer"
+            raise NotInstalled(f"trainer python {path}: {file} has no {part}; {remedy}")
+        found = getattr(found, part)
     if not callable(found):
-        raise TrainingFailed("data", f"trainer python {path} is {found!r:.100}, which cannot be called")
+        _forget(module)
+        raise NotInstalled(f"trainer python {path}: {file}: {name} is {found!r:.100}, which cannot be called; name a function")
     function: Callable[[Context], Any] = found
     return function
+
+
+def _forget(module: str) -> None:
+    """So that a corrected file is read anew."""
+    with contextlib.suppress(KeyError):
+        del sys.modules[module]

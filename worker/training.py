@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from worker.blame import one_line
 from worker.context import Context, Say, final_metrics
 from worker.errors import Cancelled, Interrupted, NotInstalled, TrainingFailed
 from worker.parent import die_with_parent
@@ -66,12 +67,12 @@ def run(assignment: Mapping[str, Any], say: Say, cancelled: threading.Event) -> 
     except Interrupted as end:
         return {"say": "interrupted", "detail": str(end)}
     except NotInstalled as end:
-        return {"say": "not_installed", "detail": str(end)}
+        return {"say": "not_installed", "detail": str(end), "reason": end.reason}
     except TrainingFailed as failure:
         return _failed(failure.kind, str(failure))
     except (Exception, SystemExit, KeyboardInterrupt) as error:
-        lines = traceback.format_exc().strip().splitlines()
-        return _failed("oom" if _out_of_memory(error) else "crash", "\n".join(lines[-_TRACEBACK_LINES:]))
+        lines = [*traceback.format_exc().strip().splitlines()[-_TRACEBACK_LINES:-1], one_line(error, context.data_root)]
+        return _failed("oom" if _out_of_memory(error) else "crash", "\n".join(lines))
     finally:
         with contextlib.suppress(OSError):
             os.chdir(context.data_root)  # a trainer may have moved

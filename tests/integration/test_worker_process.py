@@ -19,11 +19,17 @@ from uuid import UUID
 import pytest
 
 from hypevolve.hashes import hyp_hash
+from hypevolve.messages import Counts
 from worker import supervisor
 from worker.devices import parse_devices
 
 HYP = {"lr0": 0.01, "degrees": 0.0}
 DEADLINE_S = 20.0
+CAMPAIGN = {
+    "state": "running", "strategy": "genetic", "weights": {}, "best": None, "default": None, "eta_s": None,
+    "created_at": "2026-01-01T00:00:00Z", "finished_at": None, "document": {},
+    "counts": dict.fromkeys(Counts.model_fields, 0),
+}  # fmt: skip
 
 
 class Asked(NamedTuple):
@@ -79,6 +85,8 @@ class Coordinator:
             return 200, {"protocol": 1, "version": "0"}
         if asked.path == "/api/v1/leases":
             return (200, {"leases": [self.leases.pop(0)]}) if self.leases else (204, None)
+        if asked.path == "/api/v1/campaigns":
+            return 200, {"items": [{**CAMPAIGN, "name": name} for name in ("bccd", "mine")]}
         if asked.path.endswith("/epochs"):
             return 200, {"current": True}
         if asked.path.endswith("/result"):
@@ -374,7 +382,7 @@ def test_failures_are_told_by_kind_and_the_slot_goes_on(coordinator: Coordinator
     assert "last words" in told["token2"]["detail"]
     assert len(coordinator.of("token5/result$")) == 1
     assert pid_of(tmp_path, 0) == pid_of(tmp_path, 1) == pid_of(tmp_path, 2), "the process stays warm between candidates"
-    assert "bccd #1 failed (crash): KeyError: 'boom'" in worker.log
+    assert "bccd #1 failed (crash): KeyError: 'boom' (trainer_1.py:4)" in worker.log
 
 
 def test_cancel_stops_a_training_without_a_failure(coordinator: Coordinator, start: Callable[..., Worker], tmp_path: Path):
@@ -428,6 +436,51 @@ def test_a_node_that_cannot_train_hands_back_and_ends(coordinator: Coordinator, 
     assert worker.ends() == 1
     assert [asked.path for asked in coordinator.of("DELETE")] == ["/api/v1/leases/token0?reason=not_installed"]
     assert worker.log.splitlines()[-1].startswith("worker: node-1/cpu0: bccd #0 handed back: trainer python nowhere:train")
+
+
+def test_a_node_without_the_data_hands_back_and_ends(coordinator: Coordinator, start: Callable[..., Worker], tmp_path: Path):
+    pytest.importorskip("torch")
+    coordinator.offer("", tmp_path, trainer={"kind": "detector"}, base={"data": "digits/data.yaml", "imgsz": 32})
+    worker = start()
+    assert worker.ends() == 1
+    assert [asked.path for asked in coordinator.of("DELETE")] == ["/api/v1/leases/token0?reason=no_data"]
+    assert coordinator.of("failure") == []
+    assert f"base.data: {tmp_path}/digits/data.yaml does not exist; " in worker.log.splitlines()[-1]
+    assert f"(--data-root is {tmp_path})" in worker.log.splitlines()[-1]
+
+
+def test_a_gpu_that_is_not_there_ends_the_worker_before_it_asks(coordinator: Coordinator, start: Callable[..., Worker]):
+    torch = pytest.importorskip("torch")
+    if Path("/dev/nvidiactl").exists() and not torch.version.cuda:
+        pytest.skip("a driver without a torch for it: a command may have its own")
+    worker = start("--devices", "cuda:99")
+    assert worker.ends() == 1
+    assert worker.log.startswith(f"worker: --devices: cuda:99 is not there; torch {torch.__version__} sees ")
+    assert len(worker.log.splitlines()) == 1
+    assert coordinator.asked == []
+
+
+def test_a_campaign_that_is_not_known_is_named_and_waited_for(
+    coordinator: Coordinator, start: Callable[..., Worker], tmp_path: Path
+):
+    worker = start("--campaign", "nosuch", "--campaign", "mine", "--max", "1")
+    until(lambda: f"no campaign nosuch at {coordinator.url}; it has bccd, mine; waiting for it" in worker.log, "the remark")
+    coordinator.offer(QUICK, tmp_path, campaign="nosuch")
+    assert worker.ends() == 0, worker.log
+    assert worker.log.count("no campaign") == 1
+
+
+def test_time_without_an_answer_counts_as_idle(coordinator: Coordinator, start: Callable[..., Worker]):
+    coordinator.answer = lambda _: 503
+    worker = start("--until-idle", "0.5")
+    assert worker.ends() == 7, worker.log
+    assert f"no answer from {coordinator.url} within 0.5 s (--until-idle); is it running" in worker.log.splitlines()[-1]
+
+
+def test_a_coordinator_that_falls_silent_does_not_keep_an_idle_worker(coordinator: Coordinator, start: Callable[..., Worker]):
+    coordinator.answer = lambda asked: "drop" if asked.path.endswith("/leases") else None
+    worker = start("--until-idle", "0.5")
+    assert worker.ends() == 0, worker.log
 
 
 def test_a_second_worker_on_the_same_folder_gets_one_line(coordinator: Coordinator, start: Callable[..., Worker]):

@@ -117,6 +117,11 @@ def test_trainers(text, trainer):
     assert campaign.space == lineage_space()
 
 
+def test_the_braces_of_a_script_are_its_own():
+    scripts = ["awk '{print $1}'", '{"a":1}', "${HOME}/x", "print(f'{x}')", "a{b,c}", "{dir}/{name}.json"]
+    assert read(f"{MINIMAL}trainer: {json.dumps({'command': scripts, 'results': 'r'})}\n").trainer.command == tuple(scripts)
+
+
 def test_own_genes_of_an_own_trainer():
     own = MINIMAL + "trainer: {python: 'm:f'}\n"
     campaign = read(own + "hyp: {dropout: 0.1, lr0: 0.01, layers: 3}\nspace: {dropout: [1, 0, 0.5]}\nfixed: [layers]\n")
@@ -253,6 +258,22 @@ def test_rows_of_earlier_evolutions():
         (
             MINIMAL + "trainer: {command: python train.py}\n",
             "campaign.yaml:3 trainer.command: is 'python train.py'; write a list of texts: [python, train.py, --hyp, ..]",
+        ),
+        (
+            MINIMAL + "trainer: {command: [x, '{hyp}']}\n",
+            "campaign.yaml:3 trainer.results: is absent; give the file that the command writes, such as results: results.csv",
+        ),
+        (
+            MINIMAL + "trainer: {command: [x, '{hypo}'], results: r.csv}\n",
+            "campaign.yaml:3 trainer.command: unknown placeholder {hypo}; did you mean {hyp}?",
+        ),
+        (
+            MINIMAL + "trainer: {command: [x, '--lr={lr0}'], results: r.csv}\n",
+            "campaign.yaml:3 trainer.command: unknown placeholder {lr0}; known: {hyp}, {epochs}, {device}, {seed}, {dir}, ",
+        ),
+        (
+            MINIMAL + "trainer: {command: [x, '{hyp'], results: r.csv}\n",
+            "campaign.yaml:3 trainer.command: {hyp is not closed; write {hyp}",
         ),
         (MINIMAL + "trainer: {python: train.py}\n", "campaign.yaml:3 trainer.python: is 'train.py'; write 'module:function'"),
         (

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from worker.devices import Device, environment_for, parse_devices
+from worker import devices
+from worker.devices import Device, absent, environment_for, parse_devices
 from worker.gate import Gate
 
 
@@ -36,6 +37,31 @@ def test_a_process_on_a_cpu_has_one_thread():
     assert environment_for(Device("cuda0", "cuda:0"), {"OMP_NUM_THREADS": "8"})["OMP_NUM_THREADS"] == "8"
 
 
+@pytest.mark.parametrize(
+    ("names", "torch", "driver", "fault"),
+    [
+        ("cpu", ("2.13.0+cpu", 0, False), False, None),
+        ("cuda:0", ("2.13.0+cpu", 0, False), False, "cuda:0 is not there; torch 2.13.0+cpu sees no CUDA device"),
+        ("cuda:0", ("2.13.0+cpu", 0, False), True, None),  # a command's own torch may see it
+        ("cuda:0", ("2.13.0+cu130", 0, True), True, "cuda:0 is not there; torch 2.13.0+cu130 sees no CUDA device"),
+        ("cuda:0,cuda:1", ("2.13.0", 1, True), True, "cuda:1 is not there; torch 2.13.0 sees only cuda:0"),
+        ("cpu,cuda:5", ("2.13.0", 4, True), True, "cuda:5 is not there; torch 2.13.0 sees only cuda:0 to cuda:3"),
+        ("cuda,cuda:1", ("2.13.0", 2, True), True, None),
+        ("cuda:0", None, False, None),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_refused_at_start(names, torch, driver, fault, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(devices, "_ask_torch", lambda: torch and devices._Torch(*torch))
+    monkeypatch.setattr(devices, "_has_driver", lambda: driver)
+    monkeypatch.setattr(devices, "missing_for_detector", list)
+    assert absent(parse_devices(names)) == (fault and f"--devices: {fault}")
+
+
+def test_torch_is_asked_in_a_process_of_its_own():
+    torch = pytest.importorskip("torch")
+    assert devices._ask_torch() == (torch.__version__, torch.cuda.device_count(), bool(torch.version.cuda or torch.version.hip))
+
+
 def test_no_more_than_the_most_candidates_are_asked_for():
     gate = Gate(most=2)
     assert gate.enter()
@@ -61,6 +87,20 @@ def test_a_worker_is_idle_once_all_of_its_slots_are():
     gate.nothing()
     assert gate.closed.is_set()
     assert not gate.enter()
+
+
+def test_time_without_an_answer_is_idle_time_unless_something_trains():
+    now = [0.0]
+    gate = Gate(until_idle_s=5, clock=lambda: now[0])
+    gate.begin()
+    now[0] = 6
+    gate.unanswered()
+    gate.end()
+    gate.unanswered()
+    assert not gate.closed.is_set()
+    now[0] = 11
+    gate.unanswered()
+    assert gate.closed.is_set()
 
 
 def test_a_worker_loads_no_database_no_web_server_and_its_supervisor_no_torch():

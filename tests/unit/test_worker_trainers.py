@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from evolution.campaign_reader import PLACEHOLDERS
 from hypevolve.hashes import hyp_hash
 from worker.training import run
 
@@ -71,8 +72,10 @@ def test_a_function_gets_all_it_needs_and_returns_metrics(root: Path):
         ("return {'map50': 'high'}", "data", "no number"),
         ("return {'recall': 0.5}", "data", "'map50' is missing"),
         ("ctx.hyp['lr0'] = 0.02\nreturn {'map50': 0.5}", "data", "changed ctx.hyp"),
-        ("raise KeyError('boom')", "crash", "KeyError: 'boom'"),
-        ("sys.exit(3)", "crash", "SystemExit: 3"),
+        ("raise KeyError('boom')", "crash", "\nKeyError: 'boom' (mytrain.py:3)"),
+        ("import json\njson.loads('{')", "crash", "double quotes: line 1 column 2 (char 1) (mytrain.py:4)"),
+        ("compile('x = (', 'made.py', 'exec')", "crash", "SyntaxError: '(' was never closed (made.py:1)"),
+        ("sys.exit(3)", "crash", "SystemExit: 3 (mytrain.py:3)"),
         ("raise MemoryError", "oom", "MemoryError"),
         ("raise RuntimeError('CUDA out of memory. Tried to allocate')", "oom", "CUDA"),
     ],
@@ -96,6 +99,53 @@ def test_what_a_node_lacks_is_not_the_candidates_fault(root: Path):
     assert (end["say"], "put nowhere.py into" in end["detail"]) == ("not_installed", True)
     end, _ = train(root, {"kind": "quantum"})
     assert end["say"] == "not_installed"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("def trian(ctx):\n    pass\n", ("mytrain.py has no train; did you mean trian?",)),
+        ("x = 1\n", ("mytrain.py has no train; define train(ctx) there",)),
+        ("train = 3\n", ("mytrain.py: train is 3, which cannot be called",)),
+        ("def train(ctx):\n    return {\n", ("SyntaxError: '{' was never closed (mytrain.py:2)", "correct the module")),
+        ("\nimport sys\nsys.nowhere()\n", ("AttributeError: module 'sys' has no attribute 'nowhere' (mytrain.py:3)",)),
+        ("raise SystemExit('usage')", ("SystemExit: usage (mytrain.py:1)",)),
+    ],
+)
+def test_a_module_that_cannot_be_used_is_not_the_candidates_fault(root: Path, source: str, words: tuple[str, ...]):
+    (root / "mytrain.py").write_text(source)
+    end, _ = train(root, {"kind": "python", "python": "mytrain:train"})
+    assert (end["say"], end["reason"]) == ("not_installed", "not_installed")
+    assert end["detail"].startswith("trainer python mytrain:train: ")
+    assert "\n" not in end["detail"]
+    for word in words:
+        assert word in end["detail"]
+
+
+@pytest.mark.parametrize(("key", "base"), [("data", {}), ("weights", {"data": "data.yaml", "weights": "best.pt"})])
+def test_data_that_is_not_on_this_node_is_not_the_candidates_fault(root: Path, key: str, base: dict[str, Any]):
+    pytest.importorskip("torch")
+    (root / "data.yaml").write_text("names: [a]\n")
+    base = {"data": "digits/data.yaml", "imgsz": 32, **base}
+    end, _ = train(root, {"kind": "detector"}, base=base)
+    assert (end["say"], end["reason"]) == ("not_installed", "no_data")
+    assert end["detail"].startswith(
+        f"base.{key}: {root / base[key]} does not exist; start the worker with the --data-root that"
+    )
+
+
+def test_what_is_wrong_inside_the_data_is_a_failure(root: Path):
+    pytest.importorskip("torch")
+    (root / "data.yaml").write_text("names: [a]\n")
+    end, _ = train(root, {"kind": "detector"}, base={"data": "data.yaml", "imgsz": 32})
+    assert (end["say"], end["kind"]) == ("failed", "data")
+
+
+def test_a_detector_on_a_gpu_that_is_not_there_is_not_the_candidates_fault(root: Path):
+    torch = pytest.importorskip("torch")
+    end, _ = train(root, {"kind": "detector"}, device="cuda:99")
+    assert end["say"] == "not_installed"
+    assert end["detail"].startswith(f"--devices: cuda:99 is not there; torch {torch.__version__} sees ")
 
 
 def test_a_detector_without_torch_says_what_to_install(root: Path, monkeypatch: pytest.MonkeyPatch):
@@ -137,7 +187,8 @@ def test_a_program_is_run_and_its_results_file_read(root: Path, results: str):
 @pytest.mark.parametrize(
     ("script", "kind", "detail"),
     [
-        ("print('bad flag'); raise SystemExit(2)", "exit_code", "exit code 2\nbad flag"),
+        ("print('bad flag'); raise SystemExit(2)", "exit_code", "exit code 2: bad flag\nbad flag"),
+        ("raise SystemExit(3)", "exit_code", "the program ended with exit code 3"),
         ("raise SystemExit('torch.cuda.OutOfMemoryError: CUDA out of memory')", "oom", "exit code 1"),
         ("pass", "data", "wrote no out.json"),
         ("open(sys.argv[1], 'w').write(json.dumps({'map50': float('nan')}))", "nan", "map50 = nan"),
@@ -152,10 +203,32 @@ def test_failures_of_a_program(root: Path, script: str, kind: str, detail: str):
     assert detail in end["detail"]
 
 
-def test_a_program_that_is_not_there(root: Path):
-    end, _ = train(root, {"kind": "command", "command": ["no-such-program"], "results": "out.json"})
-    assert end["kind"] == "exit_code"
-    assert end["detail"].startswith("cannot start no-such-program: ")  # why depends on the folders on PATH
+@pytest.mark.parametrize(
+    ("argv", "detail"),
+    [
+        (["no-such-program"], "trainer command: cannot start no-such-program: "),  # why depends on the folders on PATH
+        (["python3", "nowhere.py"], "nowhere.py does not exist; start the worker with the --data-root that holds nowhere.py"),
+    ],
+)
+def test_a_program_that_is_not_there_is_not_the_candidates_fault(root: Path, argv: list[str], detail: str):
+    end, _ = train(root, {"kind": "command", "command": argv, "results": "out.json"})
+    assert end["say"] == "not_installed"
+    assert detail in end["detail"]
+    assert "--data-root" in end["detail"]
+
+
+def test_every_placeholder_that_a_campaign_may_name_is_filled_in(root: Path):
+    script = (
+        "import sys, json; print(sys.argv[2:]); json.dump({'map50': 1}, open(sys.argv[1], 'w')); sys.exit('{' in str(sys.argv))"
+    )
+    argv = [sys.executable, "-c", script.replace("'{'", "chr(123)"), "{dir}/o.json", *(f"{{{name}}}" for name in PLACEHOLDERS)]
+    end, _ = train(root, {"kind": "command", "command": argv, "results": "o.json"})
+    assert end["say"] == "done", end
+
+
+def test_a_command_of_an_old_campaign_without_results(root: Path):
+    end, _ = train(root, {"kind": "command", "command": ["true"], "results": None})
+    assert (end["kind"], end["detail"]) == ("data", "trainer results is absent; give the file that the command writes")
 
 
 def test_a_program_ended_from_outside_is_no_failure(root: Path):
