@@ -7,7 +7,7 @@ RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test demo check check-containers clean
+.PHONY: help setup lint format test demo bench-train check check-containers clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ format: $(DEV_STAMP) ## Rewrite the code in the house style
 test: $(DEV_STAMP) ## The whole test suite, by cost: unit, integration, end to end
 	sh deploy/browser.sh
 	$(BIN)/python -m pytest
+
+bench-train: $(RUN_STAMP) ## Speed of a candidate: ours against the usual manner, interleaved, on the built-in data set
+	$(BIN)/python -m benchmarks.detector_train
 
 check: lint test ## What has to pass before a change lands
 

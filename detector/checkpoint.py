@@ -32,15 +32,23 @@ class Fitted(NamedTuple):
     unmatched: tuple[str, ...]
 
 
-def save(model: Detector, names: Sequence[str], path: str | Path) -> None:
-    """Writes a model's parameters and statistics, with its architecture's name and class names in the header."""
+class Opened(NamedTuple):
+    """A model in evaluation mode, its class names, and the long side in pixels that it was trained at."""
+
+    model: Detector
+    names: tuple[str, ...]
+    imgsz: int
+
+
+def save(model: Detector, names: Sequence[str], path: str | Path, imgsz: int = 640) -> None:
+    """Writes a model's parameters and statistics; its architecture, lineage, class names and ``imgsz`` stand in the header."""
     tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
-    header = {"model": model.name, "lineage": model.lineage, "names": list(names)}
+    header = {"model": model.name, "lineage": model.lineage, "names": list(names), "imgsz": imgsz}
     save_file(tensors, str(path), metadata={_KEY: json.dumps(header)})
 
 
-def open_model(path: str | Path) -> tuple[Detector, list[str]]:
-    """The model in one of our checkpoints, in evaluation mode, and its class names.
+def open_model(path: str | Path) -> Opened:
+    """The model in one of our checkpoints.
 
     Raises:
         DataError: one line: the file is missing or no checkpoint of ours.
@@ -48,12 +56,12 @@ def open_model(path: str | Path) -> tuple[Detector, list[str]]:
     header, tensors = _ours(path)
     try:
         anchors = tensors["anchors"] * tensors["strides"].view(-1, 1, 1)
-        names = [str(name) for name in header["names"]]
+        names = tuple(str(name) for name in header["names"])
         model = Detector(header["model"], len(names), anchors.numpy(), header.get("lineage", "yolov5"))
         model.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         raise DataError(f"{path} does not hold what its header says ({type(error).__name__}); train it again") from None
-    return model.eval(), names
+    return Opened(model.eval().requires_grad_(False), names, int(header.get("imgsz", 640)))
 
 
 def load_into(model: Detector, path: str | Path) -> Fitted:

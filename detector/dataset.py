@@ -77,12 +77,22 @@ class Rows:
 
 @dataclass
 class Reading:
-    """What one reading of a data set came across: the files that said something, and counts of labels left out."""
+    """What one reading of a data set came across: the files that said something, and counts of labels left out.
+
+    ``faults`` None: the first thing that is wrong ends the reading. A list: it is noted there, its file or row is passed over.
+    """
 
     sources: list[Path] = field(default_factory=list)
     without_area: int = 0
     repeated: int = 0
     crowds: int = 0
+    faults: list[str] | None = None
+
+    def fault(self, error: DataError) -> None:
+        """One file or row cannot be used: raises ``error``, or notes it while faults are collected."""
+        if self.faults is None:
+            raise error
+        self.faults.append(str(error))
 
     def text(self, path: Path, named_by: Path | None = None) -> str:
         """A source's content, as ``read_text``."""
@@ -99,7 +109,7 @@ class Reading:
         return [f"{what} left out: {n}" for n, what in words if n]
 
 
-def assemble(source: Path, names: Sequence[str], train: Sequence[Sample], val: Sequence[Sample], reading: Reading) -> Dataset:
+def assemble(source: Path, names: Sequence[str], train: list[Sample], val: list[Sample], reading: Reading) -> Dataset:
     """A checked data set out of what a format's reader found.
 
     Raises:
@@ -108,8 +118,12 @@ def assemble(source: Path, names: Sequence[str], train: Sequence[Sample], val: S
     for split, samples in (("training", train), ("validation", val)):
         if not samples:
             raise DataError(f"{source}: the {split} list holds no images; name a folder or list with at least one")
-        for sample in samples:
-            check_image(sample.image, source)
+        for sample in list(samples):
+            try:
+                check_image(sample.image, source)
+            except DataError as error:
+                reading.fault(error)
+                samples.remove(sample)
         if not any(len(s.labels) for s in samples):
             raise DataError(
                 f"{source}: none of the {len(samples)} {split} images has a label; check that each images/ folder has its "

@@ -23,11 +23,18 @@ MOST_CANDIDATES = 30_000
 MOST_DETECTIONS = 300
 
 
-@torch.inference_mode()
 def evaluate(model: Detector, loss: Loss, pictures: Sequence[Picture], batch: int, device: str) -> dict[str, float]:
-    """The metrics of ``detector.metrics.evaluate`` and val_box, val_obj, val_cls, each the mean over batches with its gain.
+    """The metrics of ``detector.metrics.evaluate`` and val_box, val_obj, val_cls, each the mean over batches with its gain."""
+    found, losses = detect(model, loss, pictures, batch, device)
+    result = metrics.evaluate(found, [truth(p) for p in pictures], model.classes, OPERATING_POINT[model.lineage])
+    return result | dict(zip(("val_box", "val_obj", "val_cls"), losses.tolist(), strict=True))
 
-    The model is copied, its batch norms folded. Boxes are judged in pixels of the image files.
+
+@torch.inference_mode()
+def detect(model: Detector, loss: Loss, pictures: Sequence[Picture], batch: int, device: str) -> tuple[list[Found], Tensor]:
+    """Detections in each picture, in pixels of its file, and the mean parts (3,) of the loss.
+
+    The model is copied, its batch norms folded.
     """
     model = model.folded().to(memory_format=torch.channels_last)
     found: dict[int, Found] = {}
@@ -42,13 +49,7 @@ def evaluate(model: Detector, loss: Loss, pictures: Sequence[Picture], batch: in
             index: _detections(row, item, k, pictures[index])
             for k, (index, row) in enumerate(zip(item.indices, rows, strict=True))
         }
-    result = metrics.evaluate(
-        [found[i] for i in range(len(pictures))],
-        [truth(p) for p in pictures],
-        model.classes,
-        OPERATING_POINT[model.lineage],
-    )
-    return result | dict(zip(("val_box", "val_obj", "val_cls"), (losses / max(weight, 1)).tolist(), strict=True))
+    return [found[i] for i in range(len(pictures))], losses / max(weight, 1)
 
 
 def truth(picture: Picture) -> Truth:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +58,21 @@ def evaluate(found: Sequence[Found], truth: Sequence[Truth], classes: int, confi
     Without labels or detections all are 0.
     """
     aps, curves = [], []
+    for _, labels, score, true in _by_class(found, truth, classes):
+        aps.append([average_precision(row, labels) for row in true])
+        curves.append((score, np.cumsum(true[0]), labels))
+    result = dict.fromkeys(("precision", "recall", "f1", "conf", "map50", "map50_95"), 0.0)
+    if aps:
+        table = np.array(aps)
+        result |= operating_point(curves, confidence)
+        result |= {"map50": float(table[:, 0].mean()), "map50_95": float(table.mean())}
+    return result
+
+
+def _by_class(
+    found: Sequence[Found], truth: Sequence[Truth], classes: int
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+    """Of each class that has labels: its number, how many labels, scores (n,) best first, and matches (10, n)."""
     for c in range(classes):
         labels = sum(int((t.classes == c).sum()) for t in truth)
         if not labels:
@@ -70,25 +85,52 @@ def evaluate(found: Sequence[Found], truth: Sequence[Truth], classes: int, confi
             trues.append(match(f.boxes[mine], t.boxes[t.classes == c]))
         score, true = np.concatenate(scores), np.concatenate(trues, 1)
         order = np.argsort(-score, kind="stable")
-        score, true = score[order], true[:, order]
-        aps.append([average_precision(row, labels) for row in true])
-        curves.append((score, np.cumsum(true[0]), labels))
-    result = dict.fromkeys(("precision", "recall", "f1", "conf", "map50", "map50_95"), 0.0)
-    if aps:
-        table = np.array(aps)
-        result |= operating_point(curves, confidence)
-        result |= {"map50": float(table[:, 0].mean()), "map50_95": float(table.mean())}
-    return result
+        yield c, labels, score[order], true[:, order]
 
 
 def average_precision(true: np.ndarray, labels: int) -> float:
     """Mean of the precision envelope at 101 recalls; ``true`` (n,) says of each detection, best first, whether it matched."""
+    return float(envelope(true, labels).mean())
+
+
+def envelope(true: np.ndarray, labels: int) -> np.ndarray:
+    """Best precision (101,) at recalls of at least 0, 0.01, ..., 1."""
     hits = np.cumsum(true)
     recall = hits / labels
     precision = hits / np.arange(1, len(true) + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    best = np.maximum.accumulate(precision[::-1])[::-1]
     at = np.searchsorted(recall, _RECALLS, side="left")
-    return float(np.append(envelope, 0.0)[at].mean())
+    return np.append(best, 0.0)[at]
+
+
+def precision_curves(found: Sequence[Found], truth: Sequence[Truth], classes: int) -> dict[int, np.ndarray]:
+    """Of each class that has labels, its precision envelope (101,) at IoU 0.5."""
+    return {c: envelope(true[0], labels) for c, labels, _, true in _by_class(found, truth, classes)}
+
+
+def confusion(
+    found: Sequence[Found], truth: Sequence[Truth], classes: int, confidence: float = 0.25, iou: float = 0.45
+) -> np.ndarray:
+    """(classes + 1, classes + 1) counts: found as (row) what is (column). Last row: missed; last column: nothing is there.
+
+    Of the detections above ``confidence``, best first, each takes the free label of any class that overlaps it most, by at
+    least ``iou``.
+    """
+    table = np.zeros((classes + 1, classes + 1), int)
+    for f, t in zip(found, truth, strict=True):
+        order = np.flatnonzero(f.scores > confidence)
+        order = order[np.argsort(-f.scores[order], kind="stable")]
+        free = np.ones(len(t.classes), bool)
+        overlaps = box_iou(f.boxes[order].astype(np.float64), t.boxes.astype(np.float64))
+        for label_class, row in zip(f.classes[order], overlaps, strict=True):
+            row = np.where(free, row, -1.0)
+            best = int(row.argmax()) if len(row) else -1
+            hit = best >= 0 and row[best] >= iou
+            table[label_class, t.classes[best] if hit else classes] += 1
+            if hit:
+                free[best] = False
+        np.add.at(table, (classes, t.classes[free]), 1)
+    return table
 
 
 def operating_point(curves: Sequence[tuple[np.ndarray, np.ndarray, int]], confidence: float | None = None) -> dict[str, float]:

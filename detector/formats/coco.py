@@ -13,7 +13,7 @@ from detector.dataset import Dataset, Reading, Rows, Sample, assemble
 from detector.errors import DataError
 
 
-def read(path: Path) -> Dataset:
+def read(path: Path, reading: Reading | None = None) -> Dataset:
     """Reads a folder with annotations/instances_train*.json and instances_val*.json, or one JSON file used for both splits.
 
     Classes are the categories in the order of their ids. Crowd regions are left out. Of an object's outlines the largest is
@@ -22,10 +22,10 @@ def read(path: Path) -> Dataset:
     Raises:
         DataError: one line that names the file, the annotation and the remedy.
     """
-    reading = Reading()
+    reading = reading or Reading()
     if path.is_file():
         names, samples = _split(path, reading)
-        return assemble(path, names, samples, samples, reading)
+        return assemble(path, names, samples, list(samples), reading)
     folder = path / "annotations"
     found = {}
     for split in ("train", "val"):
@@ -63,8 +63,17 @@ def _split(path: Path, reading: Reading) -> tuple[list[str], list[Sample]]:
             "height, categories id and name"
         ) from None
     for position, annotation in enumerate(document["annotations"]):
-        _add(f"{path} annotation {annotation.get('id', position)}", annotation, images, index, rows, reading)
-    return names, [rows[key].sample(_find(path, str(image["file_name"]))) for key, image in images.items()]
+        try:
+            _add(f"{path} annotation {annotation.get('id', position)}", annotation, images, index, rows, reading)
+        except DataError as error:
+            reading.fault(error)
+    samples = []
+    for key, image in images.items():
+        try:
+            samples.append(rows[key].sample(_find(path, str(image["file_name"]))))
+        except DataError as error:
+            reading.fault(error)
+    return names, samples
 
 
 def _add(

@@ -9,13 +9,13 @@ from detector.errors import DataError
 from detector.formats.labels import images_listed, read_labels, without_repeats
 
 
-def read(path: Path) -> Dataset:
+def read(path: Path, reading: Reading | None = None) -> Dataset:
     """Reads a Darknet data set; relative paths start at the ``.data`` file's folder.
 
     Raises:
         DataError: one line that names the file, the key or line, and the remedy.
     """
-    reading = Reading()
+    reading = reading or Reading()
     values: dict[str, str] = {}
     for number, line in enumerate(reading.text(path).splitlines(), 1):
         text = line.partition("#")[0].strip()

@@ -42,11 +42,11 @@ def images_listed(listing: Path, root: Path, named_by: Path, reading: Reading) -
             continue
         candidates = [listing.parent / text, root / text]
         image = next((c for c in candidates if c.is_file()), None)
-        if image is None:
-            raise DataError(
-                f"{listing} line {number}: image {text} does not exist; correct the path (relative to the list file)"
-            )
-        images.append(image)
+        if image is not None:
+            images.append(image)
+            continue
+        words = f"{listing} line {number}: image {text} does not exist; correct the path (relative to the list file)"
+        reading.fault(DataError(words))
     return images
 
 
@@ -64,38 +64,49 @@ def read_labels(image: Path, classes: int, reading: Reading) -> Sample:
     reading.sources.append(path)  # also where it is missing: it may appear
     if not path.is_file():
         return rows.sample(image)
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        fields = line.split()
-        if not fields:
-            continue
-        where = f"{path} line {number}"
+    try:
+        text = read_text(path)
+    except DataError as error:
+        reading.fault(error)
+        return rows.sample(image)
+    for number, line in enumerate(text.splitlines(), 1):
         try:
-            values = [float(f) for f in fields]
-        except ValueError:
-            bad = next(f for f in fields if not _is_number(f))
-            raise DataError(f"{where}: '{bad}' is no number; write class xc yc w h") from None
-        outline = len(values) >= 7 and len(values) % 2 == 1
-        if len(values) != 5 and not outline:
-            raise DataError(f"{where}: has {len(values)} numbers; write class xc yc w h, or class and three or more x y pairs")
-        if not all(math.isfinite(v) for v in values):
-            raise DataError(f"{where}: holds NaN or infinity; correct or remove the line")
-        label_class = values[0]
-        if label_class != int(label_class) or not 0 <= label_class < classes:
-            raise DataError(
-                f"{where}: class {fields[0]} is outside 0 to {classes - 1}; correct the label or the data set's class names"
-            )
-        # A little rounding beyond the edge is common in exported labels.
-        outside = next((f for f, v in zip(fields[1:], values[1:], strict=True) if not -1e-4 <= v <= 1 + 1e-4), None)
-        if outside is not None:
-            raise DataError(f"{where}: {outside} is outside 0 to 1; coordinates are fractions of the image's width and height")
-        if outline:
-            polygon = np.array(values[1:], np.float32).reshape(-1, 2).clip(0, 1)
-            xs, ys = values[1::2], values[2::2]
-            rows.add(int(label_class), min(xs), min(ys), max(xs), max(ys), polygon)
-        else:
-            xc, yc, w, h = values[1:]
-            rows.add(int(label_class), xc - w / 2, yc - h / 2, xc + w / 2, yc + h / 2)
+            _add_row(line.split(), f"{path} line {number}", classes, rows)
+        except DataError as error:
+            reading.fault(error)
     return rows.sample(image)
+
+
+def _add_row(fields: list[str], where: str, classes: int, rows: Rows) -> None:
+    """Adds the label of one line's ``fields``; an empty line has none. ``where`` names the line in an error."""
+    if not fields:
+        return
+    try:
+        values = [float(f) for f in fields]
+    except ValueError:
+        bad = next(f for f in fields if not _is_number(f))
+        raise DataError(f"{where}: '{bad}' is no number; write class xc yc w h") from None
+    outline = len(values) >= 7 and len(values) % 2 == 1
+    if len(values) != 5 and not outline:
+        raise DataError(f"{where}: has {len(values)} numbers; write class xc yc w h, or class and three or more x y pairs")
+    if not all(math.isfinite(v) for v in values):
+        raise DataError(f"{where}: holds NaN or infinity; correct or remove the line")
+    label_class = values[0]
+    if label_class != int(label_class) or not 0 <= label_class < classes:
+        raise DataError(
+            f"{where}: class {fields[0]} is outside 0 to {classes - 1}; correct the label or the data set's class names"
+        )
+    # A little rounding beyond the edge is common in exported labels.
+    outside = next((f for f, v in zip(fields[1:], values[1:], strict=True) if not -1e-4 <= v <= 1 + 1e-4), None)
+    if outside is not None:
+        raise DataError(f"{where}: {outside} is outside 0 to 1; coordinates are fractions of the image's width and height")
+    if outline:
+        polygon = np.array(values[1:], np.float32).reshape(-1, 2).clip(0, 1)
+        xs, ys = values[1::2], values[2::2]
+        rows.add(int(label_class), min(xs), min(ys), max(xs), max(ys), polygon)
+    else:
+        xc, yc, w, h = values[1:]
+        rows.add(int(label_class), xc - w / 2, yc - h / 2, xc + w / 2, yc + h / 2)
 
 
 def _is_number(text: str) -> bool:

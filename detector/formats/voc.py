@@ -14,7 +14,7 @@ from detector.errors import DataError
 from detector.formats.labels import IMAGE_SUFFIXES
 
 
-def read(path: Path, names: tuple[str, ...] = ()) -> Dataset:
+def read(path: Path, reading: Reading | None = None, names: tuple[str, ...] = ()) -> Dataset:
     """Reads a VOC folder; classes are those of the annotations in sorted order unless ``names`` gives them.
 
     Corners are taken as they stand, in pixels; boxes are clipped to the image, and those without area are left out and counted.
@@ -22,14 +22,19 @@ def read(path: Path, names: tuple[str, ...] = ()) -> Dataset:
     Raises:
         DataError: one line that names the file, the object and the remedy.
     """
-    reading = Reading()
+    reading = reading or Reading()
     splits = {}
     for split in ("train", "val"):
         listing = path / "ImageSets" / "Main" / f"{split}.txt"
         splits[split] = [line.split()[0] for line in reading.text(listing, path).splitlines() if line.strip()]
         if not splits[split]:
             raise DataError(f"{listing}: lists no image; write one file name without suffix a line")
-    parsed = {stem: _parse(path / "Annotations" / f"{stem}.xml", reading) for split in splits.values() for stem in split}
+    parsed = {}
+    for stem in (stem for split in splits.values() for stem in split):
+        try:
+            parsed[stem] = _parse(path / "Annotations" / f"{stem}.xml", reading)
+        except DataError as error:
+            reading.fault(error)
     if not names:
         names = tuple(sorted({name for root in parsed.values() for name in _class_names(root)}))
     if not names:
@@ -42,8 +47,14 @@ def read(path: Path, names: tuple[str, ...] = ()) -> Dataset:
         for stem in dict.fromkeys(stems):
             if stem not in files:
                 listing = path / "ImageSets" / "Main" / f"{split}.txt"
-                raise DataError(f"{listing}: image {stem} is not in JPEGImages; restore it or remove it from the list")
-            samples[split].append(_sample(files[stem], path / "Annotations" / f"{stem}.xml", parsed[stem], index, reading))
+                words = f"{listing}: image {stem} is not in JPEGImages; restore it or remove it from the list"
+                reading.fault(DataError(words))
+            elif stem in parsed:
+                source = path / "Annotations" / f"{stem}.xml"
+                try:
+                    samples[split].append(_sample(files[stem], source, parsed[stem], index, reading))
+                except DataError as error:
+                    reading.fault(error)
     return assemble(path, names, samples["train"], samples["val"], reading)
 
 
@@ -62,22 +73,30 @@ def _sample(image: Path, source: Path, root: ElementTree.Element, index: dict[st
     width, height = _size(image, root)
     rows = Rows(reading)
     for number, item in enumerate(root.iter("object"), 1):
-        where = f"{source} object {number}"
-        name = (item.findtext("name") or "").strip()
-        if name not in index:
-            raise DataError(f"{where}: class '{name}' is not among {', '.join(index)}; correct the name")
-        corners = []
-        for key in ("xmin", "ymin", "xmax", "ymax"):
-            text = item.findtext(f"bndbox/{key}")
-            try:
-                corners.append(float(text or ""))
-            except ValueError:
-                raise DataError(f"{where} key {key}: is {text!r}, no number of pixels; correct the box") from None
-        if not all(-1e6 < c < 1e6 for c in corners):
-            raise DataError(f"{where}: box {corners} is not finite; correct the box")
-        x1, y1, x2, y2 = corners
-        rows.add(index[name], x1 / width, y1 / height, x2 / width, y2 / height)
+        try:
+            label_class, (x1, y1, x2, y2) = _object(item, f"{source} object {number}", index)
+        except DataError as error:
+            reading.fault(error)
+        else:
+            rows.add(label_class, x1 / width, y1 / height, x2 / width, y2 / height)
     return rows.sample(image)
+
+
+def _object(item: ElementTree.Element, where: str, index: dict[str, int]) -> tuple[int, list[float]]:
+    """Class and corners in pixels; ``where`` names the object in an error."""
+    name = (item.findtext("name") or "").strip()
+    if name not in index:
+        raise DataError(f"{where}: class '{name}' is not among {', '.join(index)}; correct the name")
+    corners = []
+    for key in ("xmin", "ymin", "xmax", "ymax"):
+        text = item.findtext(f"bndbox/{key}")
+        try:
+            corners.append(float(text or ""))
+        except ValueError:
+            raise DataError(f"{where} key {key}: is {text!r}, no number of pixels; correct the box") from None
+    if not all(-1e6 < c < 1e6 for c in corners):
+        raise DataError(f"{where}: box {corners} is not finite; correct the box")
+    return index[name], corners
 
 
 def _size(image: Path, root: ElementTree.Element) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from detector.formats.labels import images_in, images_listed, read_labels, witho
 from evolution import yaml
 
 
-def read(path: Path) -> Dataset:
+def read(path: Path, reading: Reading | None = None) -> Dataset:
     """Reads the data set that a YAML file describes; ``path:`` inside it is relative to the file's own folder.
 
     ``train`` and ``val`` are a folder, a list file, or a list of those.
@@ -20,7 +20,7 @@ def read(path: Path) -> Dataset:
     Raises:
         DataError: one line that names the file, the key or line, and the remedy.
     """
-    reading = Reading()
+    reading = reading or Reading()
     try:
         document = yaml.load(reading.text(path), str(path))
     except yaml.YamlError as error:
@@ -67,5 +67,5 @@ def _images(path: Path, root: Path, key: str, value: Any, reading: Reading) -> l
         elif place.is_file():
             images += images_listed(place, root, path, reading)
         else:
-            raise DataError(f"{path} key {key}: {place} does not exist; correct it (relative to path:)")
+            reading.fault(DataError(f"{path} key {key}: {place} does not exist; correct it (relative to path:)"))
     return images

@@ -270,8 +270,8 @@ def test_our_own_checkpoint_opens_as_a_model(tmp_path):
     torch.manual_seed(0)
     source = Detector("yolov5n", 2, np.full((3, 4, 2), 7.0), "yolov3-2020")
     checkpoint.save(source, ["a", "b"], tmp_path / "a.safetensors")
-    opened, names = checkpoint.open_model(tmp_path / "a.safetensors")
-    assert (names, opened.lineage, opened.training) == (["a", "b"], "yolov3-2020", False)
+    opened, names, imgsz = checkpoint.open_model(tmp_path / "a.safetensors")
+    assert (names, imgsz, opened.lineage, opened.training) == (("a", "b"), 640, "yolov3-2020", False)
     assert all(torch.equal(value, source.state_dict()[key]) for key, value in opened.state_dict().items())
     with pytest.raises(DataError, match="no checkpoint of this detector"):
         checkpoint.open_model(tmp_path / "none.safetensors")
