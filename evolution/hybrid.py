@@ -36,7 +36,7 @@ from evolution.strategy import Candidate, History, Needs, Proposal
 
 ROWS_BEFORE_MODEL = 16
 EVOLVED = 4  # every fourth candidate is a child of the evolution
-BLIND = 0.1  # correlation of rows that are left out with their prediction
+BLIND = 0.6  # correlation of rows that are left out with their prediction, below which the model is not used
 MODEL_ROWS, KERNEL_ROWS = 150, 100  # each: so many fittest and so many newest
 BELIEVED = 128  # candidates in training, the newest
 LEAST_SETTLED = 10
