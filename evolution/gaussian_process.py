@@ -22,6 +22,7 @@ ROOT3 = math.sqrt(3.0)
 JITTER = 1e-6
 LENGTH_SD = 1.5  # of the log length scale, around log(0.5 sqrt(d))
 NOISE, NOISE_SD = 0.15, 1.0  # median of the noise variance; sd of its log
+OUTLIER = 2.5  # standard deviations
 ITERATIONS = 12  # few: the posterior's far ends fit noise (docs/log-search.md)
 
 
@@ -35,14 +36,23 @@ class Kernel:
 
 
 def fit(points: Matrix, values: Vector) -> Kernel:
-    """The kernel with the highest posterior density; the same for equal content, which is remembered."""
-    return _fit(points.shape[1], points.tobytes(), values.tobytes())
+    """The kernel of the points that have not gone wrong; the same for equal content, which is remembered."""
+    return _remembered(points.shape[1], points.tobytes(), values.tobytes())
 
 
 @lru_cache(maxsize=64)
-def _fit(d: int, points: bytes, values: bytes) -> Kernel:
+def _remembered(d: int, points: bytes, values: bytes) -> Kernel:
     x = np.frombuffer(points).reshape(-1, d)
     y = np.frombuffer(values)
+    kernel = _fit(x, y - y.mean())
+    # A few values far below all others make a smooth function look rough and noisy: fitted again without them.
+    sound = Model(kernel, x, y - y.mean()).sound()
+    return kernel if sound.all() else _fit(x[sound], y[sound] - y[sound].mean())
+
+
+def _fit(x: Matrix, y: Vector) -> Kernel:
+    """The kernel with the highest posterior density."""
+    d = x.shape[1]
     middle = math.log(0.5 * math.sqrt(d))
     # From the prior's middle alone the search can settle in "all is noise"; the second start is a low-noise one.
     starts = (
@@ -109,7 +119,7 @@ class Model:
     """The process given some values: what it predicts at other points."""
 
     def __init__(self, kernel: Kernel, points: Matrix, values: Vector) -> None:
-        self.kernel, self.points = kernel, points
+        self.kernel, self.points, self.values = kernel, points, values
         self._scaled = points * kernel.inverse_lengths
         covariance = self._covariance(_distances(self._scaled, self._scaled))
         inverse, _ = _inverse(covariance, kernel.noise)
@@ -117,12 +127,7 @@ class Model:
             inverse, _ = _inverse(covariance, kernel.noise + 1e-2 * kernel.signal)
         assert inverse is not None
         self._inverse = inverse
-        self.condition(values)
-
-    def condition(self, values: Vector) -> None:
-        """Take other values at the same points."""
-        self.values = values
-        self._weights = self._inverse @ values
+        self._weights = inverse @ values
 
     def _covariance(self, r: Matrix) -> Matrix:
         k = self.kernel
@@ -148,3 +153,8 @@ class Model:
         """What each point would be predicted from the others: means, and variances of the noisy value."""
         variance = 1 / np.diag(self._inverse)
         return self.values - self._weights * variance, variance
+
+    def sound(self) -> NDArray[np.bool_]:
+        """False where a value lies so far below what the others predict that its training must have gone wrong."""
+        expected, variance = self.left_out()
+        return np.asarray(self.values >= expected - OUTLIER * np.sqrt(variance))

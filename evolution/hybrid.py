@@ -3,7 +3,7 @@
 ====================  =========================================================================================================
 first rows            until 16 rows are there, a child of the rank-weighted mean of the fittest (``recombination``)
 model                 a Gaussian process over the log fitness of rows; a failed training is no value, which would bend the
-                      model, but moves the border of ``hazard``; a row far below what the others predict counts as gone wrong
+                      model, but moves the border of ``hazard``; so is a row far below what the others predict, which went wrong
 proposal              the point of largest expected improvement, times the chance not to fail, in a box around the row that
                       the model thinks best; candidates in training are believed to come out as predicted
 every fourth          a child of the rank-weighted mean of the rows that the model thinks best
@@ -36,7 +36,7 @@ from evolution.strategy import Candidate, History, Needs, Proposal
 
 ROWS_BEFORE_MODEL = 16
 EVOLVED = 4  # every fourth candidate is a child of the evolution
-BLIND = 0.1  # correlation of rows that are left out with their prediction
+BLIND = 0.6  # correlation of rows that are left out with their prediction, below which the model is not used
 MODEL_ROWS, KERNEL_ROWS = 150, 100  # each: so many fittest and so many newest
 BELIEVED = 128  # candidates in training, the newest
 LEAST_SETTLED = 10
@@ -50,7 +50,6 @@ RISK = 0.25  # a child of the evolution that fails more probably than this is dr
 CHILDREN = 4
 
 LOWEST = -2.5  # score of the worst rows
-OUTLIER = 3.0  # standard deviations below its prediction at which a row counts as gone wrong
 
 Objective = Callable[[Vector], tuple[float, Vector]]
 
@@ -115,16 +114,20 @@ class _View:
             settled = np.arange(len(self.numbers))
         settled = settled[mixture(self.fitness[settled], KERNEL_ROWS)]
         kernel = gaussian_process.fit(self.points[settled], scores(self.fitness[settled]))
-        used = mixture(self.fitness, MODEL_ROWS)
-        self.numbers, self.points, self.fitness = self.numbers[used], self.points[used], self.fitness[used]
-        values = scores(self.fitness)
-        model = Model(kernel, self.points, values)
-        expected, variance = model.left_out()
-        if np.std(expected) == 0 or np.std(values) == 0 or np.corrcoef(expected, values)[0, 1] < BLIND:
+        self._keep(mixture(self.fitness, MODEL_ROWS))
+        model = Model(kernel, self.points, scores(self.fitness))
+        sound = model.sound()
+        if not sound.all():
+            self._keep(np.flatnonzero(sound))
+            model = Model(kernel, self.points, scores(self.fitness))
+        expected, _ = model.left_out()
+        if np.std(expected) == 0 or np.std(model.values) == 0 or np.corrcoef(expected, model.values)[0, 1] < BLIND:
             return
-        model.condition(np.where(values < expected - OUTLIER * np.sqrt(variance), expected, values))
         self.model = model
         self.predicted, _ = model.predict(self.points)
+
+    def _keep(self, rows: NDArray[np.intp]) -> None:
+        self.numbers, self.points, self.fitness = self.numbers[rows], self.points[rows], self.fitness[rows]
 
     def child(self, ranking: Vector, rng: np.random.Generator) -> Proposal:
         """A child of the best rows by ``ranking``: the first of a few that will hardly fail, else the safest."""

@@ -15,6 +15,7 @@ Status = Literal["moves", "fixed", "stuck at 0", "inert"]
 
 FACTS = ("classes", "polygons", "seconds_per_training")
 FEW_VALUES = 101  # between the bounds; fewer steps than this are worth a word
+ROUNDED = ("yolov5-2021", "ultralytics-2025", "ultralytics-2026")  # strategies whose children have few decimals
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def preflight(campaign: Campaign, facts: Mapping[str, Any] | None = None) -> Pre
             raise ValueError(f"fact '{name}' is unknown; known: {', '.join(FACTS)}")
     strategy = create(campaign.strategy, campaign.options)
     inert = _inert(campaign, strategy, facts)
-    genes = tuple(_report(gene, strategy, inert) for gene in campaign.space)
+    rounded = campaign.strategy in ROUNDED
+    genes = tuple(_report(gene, strategy, inert, rounded) for gene in campaign.space)
     trainings, epochs = campaign.candidates, campaign.candidates * campaign.epochs
     cost = f"{trainings:,} trainings x {campaign.epochs:,} epochs = {epochs:,} epochs"
     seconds = facts.get("seconds_per_training")
@@ -75,7 +77,7 @@ def preflight(campaign: Campaign, facts: Mapping[str, Any] | None = None) -> Pre
     return Preflight(genes, trainings, epochs, cost, tuple(notes))
 
 
-def _report(gene: Gene, strategy: Strategy, inert: Mapping[str, str]) -> GeneReport:
+def _report(gene: Gene, strategy: Strategy, inert: Mapping[str, str], rounded: bool) -> GeneReport:
     status: Status = "moves"
     if gene.fixed:
         status = "fixed"
@@ -86,7 +88,7 @@ def _report(gene: Gene, strategy: Strategy, inert: Mapping[str, str]) -> GeneRep
     notes = [inert[gene.name]] if gene.name in inert else []
     if status == "moves":
         values = int(round((gene.upper - gene.lower) * 10**DECIMALS, 6)) + 1
-        if values <= FEW_VALUES:
+        if rounded and values <= FEW_VALUES:
             notes.append(f"about {values} values, since children are rounded to {DECIMALS} decimals")
         if gene.start in (gene.lower, gene.upper):
             notes.append(f"starts on its {'lower' if gene.start == gene.lower else 'upper'} bound")

@@ -8,9 +8,16 @@ from evolution.fitness import WEIGHTS
 from evolution.hyperparameters import lineage_space
 from evolution.problems import nearest
 from evolution.result_files import yaml_float
-from evolution.yolov5_2021 import Yolov5
+from evolution.strategy import create
 
-PRESETS = ("yolov5-2021",)
+PRESETS = ("yolov5-2021", "hybrid")
+_MEANINGS = {
+    "parents": "the fittest rows that a parent is drawn from",
+    "parent": "single | weighted (the mean of the rows)",
+    "mutation_probability": "per gene",
+    "sigma": "size of a mutation step",
+    "faithful": "true draws the parent as the program did: the same rank nearly always",
+}
 
 
 def preset(
@@ -35,7 +42,7 @@ def preset(
     if name not in PRESETS:
         raise ValueError(f"preset '{name}' is unknown; {nearest(name, list(PRESETS))}")
     space = lineage_space()
-    rule = Yolov5()
+    options = create(name, {}).options
     lines = [
         f"# A campaign of preset {name}: one line per thing that acts. Reference: docs/EVOLUTION.md",
         f"name: {_quoted(name_of_campaign)}",
@@ -70,15 +77,17 @@ def preset(
         "evolve:",
         f"  strategy: {name}",
         f"  {f'seed: {seed}':<28}",
-        f"  {f'parents: {rule.parents}':<28} # the fittest rows that a parent is drawn from",
-        f"  {f'parent: {rule.parent}':<28} # single | weighted (the mean of the rows)",
-        f"  {f'mutation_probability: {rule.mutation_probability:g}':<28} # per gene",
-        f"  {f'sigma: {rule.sigma:g}':<28} # size of a mutation step",
+        *(f"  {f'{option}: {_written(value)}':<28} # {_MEANINGS[option]}" for option, value in options.items()),
         f"budget: {{candidates: {candidates}}}",
         "retries: {failed: 1}           # how often a failed training is tried again; a lost node costs nothing",
         "lease: {heartbeat: 15s, expire: 60s}",
     ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _written(value: bool | float | str) -> str:
+    """An option's value in YAML."""
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _quoted(text: str) -> str:

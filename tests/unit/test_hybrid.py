@@ -116,6 +116,17 @@ def test_the_fit_finds_the_axes_that_matter():
     assert gaussian_process.fit(x.copy(), y.copy()) is kernel  # remembered by content
 
 
+def test_a_value_far_too_low_does_not_spoil_the_fit():
+    x, y = sample(n=60)
+    spoiled = y.copy()
+    spoiled[[5, 40]] -= 6
+    sound = Model(gaussian_process.fit(x, y), x, spoiled).sound()
+    assert {5, 40} <= set(np.flatnonzero(~sound).tolist())
+    assert (~sound).sum() < 6
+    kernel, clean = gaussian_process.fit(x, spoiled), gaussian_process.fit(np.delete(x, [5, 40], 0), np.delete(y, [5, 40]))
+    assert kernel.noise == pytest.approx(clean.noise, rel=0.5)
+
+
 def test_gradients_of_predictions_are_right():
     x, y = sample()
     model = Model(Kernel(np.array([1.0, 2.0, 0.5, 0.1]), 1.5, 0.1), x, y)
