@@ -14,21 +14,42 @@ from html import escape
 from typing import NamedTuple
 
 from evolution.analysis import best_so_far
+from server.page_words import count, fitness
 
 WIDTH, HEIGHT = 760, 340
-LEFT, RIGHT, TOP, BOTTOM = 54, 20, 26, 34
+LEFT, RIGHT, TOP, BOTTOM = 58, 20, 26, 42
 MAX_DOTS_WITH_TOOLTIP = 600  # beyond this the dots share one path, thinned to the pixels they would cover
-LABEL_PX = 92  # the room that one label at a jump takes
+LABEL_PX = 92  # the least room that one label at a jump takes
+LETTER_PX = 6.4  # about the width of a letter
+NAME_PX, NAME_GAP = 150, 18.0  # the room for the names of lines and between them; a narrow screen writes them larger
 
 Point = tuple[int, float]
 
 
 class Series(NamedTuple):
-    """One line of a learning curve. ``muted`` lines are there for comparison only."""
+    """One line of a learning curve. ``muted`` lines are there for comparison only.
+
+    Without a ``hue`` each line gets the next colour with a dash of its own; lines that belong together share a hue and are told
+    apart by ``dashed``.
+    """
 
     name: str
     points: Sequence[Point]
     muted: bool = False
+    hue: int | None = None
+    dashed: bool = False
+
+
+class _Box(NamedTuple):
+    """A rectangle in pixels."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def meets(self, other: _Box) -> bool:
+        return self.x0 <= other.x1 and other.x0 <= self.x1 and self.y0 <= other.y1 and other.y0 <= self.y1
 
 
 class _Plane(NamedTuple):
@@ -53,9 +74,12 @@ def history(
     *,
     default: float | None = None,
     failed: Sequence[int] = (),
+    until: int = 0,
     link: Callable[[int], str] | None = None,
 ) -> str:
     """Fitness over candidate numbers: a dot each, the best so far as steps, the default's fitness dashed, failures as ticks.
+
+    The axis ends at the last candidate, or at ``until`` where more are to come.
 
     One diverged training must not flatten the others: what lies far below the rest is drawn on the lower edge.
     """
@@ -63,51 +87,59 @@ def history(
         return _svg("history", "no candidate is done yet", [_text(WIDTH / 2, HEIGHT / 2, "no candidate is done yet", "mid")])
     points = sorted(points)
     jumps = best_so_far(dict(points))
-    plane = _history_plane(points, failed, default)
+    plane = _history_plane(points, max([until, points[-1][0], *failed]), default)
     last = max([points[-1][0], *failed])
     marks = _axes(plane, "candidate number", whole=True)
     if default is not None:
         marks.append(f'<line class="default" x1="{LEFT}" x2="{WIDTH - RIGHT}" {_level(plane.y(default))}/>')
-        marks.append(_text(WIDTH - RIGHT, plane.y(default) + 13, f"default {default:.4f}", "end default-text"))
     marks += [
         f'<path class="tick-failed" d="M{plane.x(n):.1f} {HEIGHT - BOTTOM}v-8"><title>#{n} failed</title></path>'
         for n in failed
     ]
     marks += _dots(plane, points, {number for number, _ in jumps}, link)
     marks.append(f'<path class="best" d="{_steps(plane, jumps, last)}"/>')
-    marks += _jumps(plane, jumps, link)
+    labels, taken = _jumps(plane, jumps, link)
+    marks += labels
+    if default is not None:
+        words = f"default {fitness(default)}"
+        x, y = _free_place(plane, plane.y(default), len(words) * LETTER_PX, points, jumps, last, taken)
+        marks.append(_text(x, y, words, "end default-text"))
     best = jumps[-1]
-    label = f"fitness of {len(points)} candidates, the best is #{best[0]} with {best[1]:.4f}"
-    return _svg("history", label + ("" if default is None else f", the default has {default:.4f}"), marks)
+    label = f"fitness of {count(len(points), 'candidate')}, the best is #{best[0]} with {fitness(best[1])}"
+    return _svg("history", label + ("" if default is None else f", the default has {fitness(default)}"), marks)
 
 
-def learning_curve(series: Sequence[Series], *, label: str, until: int = 0, zero: bool = False) -> str:
-    """Metrics over epochs, at least to ``until``. Lines differ by dash as well as colour, and each is named at its end."""
+def learning_curve(
+    series: Sequence[Series], *, label: str, until: int = 0, zero: bool = False, empty: str = "no epoch yet"
+) -> str:
+    """Metrics over epochs, from 1 at least to ``until``. Lines differ by dash as well as colour, each is named at its end."""
     series = [line for line in series if line.points]
     if not series:
-        return _svg("learning", f"{label}: no epoch yet", [_text(WIDTH / 2, HEIGHT / 2, "no epoch yet", "mid")])
+        return _svg("learning", f"{label}: {empty}", [_text(WIDTH / 2, HEIGHT / 2, empty, "mid")])
     values = [value for line in series for _, value in line.points]
     epochs = [epoch for line in series for epoch, _ in line.points]
     low, high = _padded(min([*values, 0.0] if zero else values), max(values))
-    plane = _Plane(
-        min(epochs), max(*epochs, until, min(epochs) + 1), 0.0 if zero and min(values) >= 0 else low, high, right=130
-    )
+    first, last = _whole(min([*epochs, 1]), max([*epochs, until]))
+    plane = _Plane(first, last, 0.0 if zero and min(values) >= 0 else low, high, right=NAME_PX)
     marks = _axes(plane, "epoch", whole=True)
     ends = _ends(plane, series)
     colour = 0
     for line, end in zip(series, ends, strict=True):
-        kind = "muted" if line.muted else f"s{colour % 4}"
+        kind = "muted" if line.muted else f"s{(colour if line.hue is None else line.hue) % 4}"
+        dash = "" if line.hue is None else " dashed" if line.dashed else " solid"
         colour += not line.muted
+        single = len(line.points) == 1  # a line of one point would not be seen
         path = " ".join(f"{plane.x(x):.1f},{plane.y(y):.1f}" for x, y in line.points)
-        marks.append(f'<polyline class="line {kind}" points="{path}"><title>{escape(line.name)}</title></polyline>')
-        if not line.muted:
+        marks.append(f'<polyline class="line {kind}{dash}" points="{path}"><title>{escape(line.name)}</title></polyline>')
+        if single or not line.muted:
             marks += [
-                f'<circle class="knot {kind}" cx="{plane.x(x):.1f}" cy="{plane.y(y):.1f}" r="2.5">'
+                f'<circle class="knot {kind}{dash}{" single" if single else ""}" cx="{plane.x(x):.1f}" '
+                f'cy="{plane.y(y):.1f}" r="{4.5 if single else 2.5}">'
                 f"<title>{escape(line.name)}, epoch {x}: {y:.4g}</title></circle>"
                 for x, y in line.points
             ]
         marks.append(
-            _text(plane.x(line.points[-1][0]) + 8, end + 4, f"{line.name} {line.points[-1][1]:.3f}", f"start name {kind}")
+            _text(plane.x(line.points[-1][0]) + 8, end + 4, f"{line.name} {_brief(line.points[-1][1])}", f"start name {kind}")
         )
     named = ", ".join(f"{line.name} ends at {line.points[-1][1]:.4g}" for line in series)
     return _svg("learning", f"{label}: {named}", marks)
@@ -131,21 +163,21 @@ def sparkline(points: Sequence[Point], last: int | None = None) -> str:
     path = f"M{x(jumps[0][0]):.1f} {y(jumps[0][1]):.1f}"
     path += "".join(f"H{x(number):.1f}V{y(value):.1f}" for number, value in jumps[1:]) + f"H{x(last):.1f}"
     marks = [f'<path class="best" d="{path}"/>', f'<circle class="end" cx="{x(last):.1f}" cy="{y(jumps[-1][1]):.1f}" r="2.5"/>']
-    return _small("spark", f"best so far rose from {jumps[0][1]:.4f} to {jumps[-1][1]:.4f}", width, height, marks)
+    return _small("spark", f"best so far rose from {fitness(jumps[0][1])} to {fitness(jumps[-1][1])}", width, height, marks)
 
 
 def shares(parts: Iterable[tuple[str, str, int]]) -> str:
     """A bar cut into shares, each (class, word, count). A part that is there is never thinner than a pixel or two."""
     parts = list(parts)
-    total = max(sum(count for _, _, count in parts), 1)
+    total = max(sum(n for _, _, n in parts), 1)
     marks, at = [], 0.0
-    for kind, word, count in parts:
-        if count:
-            wide = max(count / total * 1000, 3.0)
+    for kind, word, n in parts:
+        if n:
+            wide = max(n / total * 1000, 3.0)
             box = f'x="{at:.1f}" y="0" width="{wide:.1f}" height="10"'
-            marks.append(f'<rect class="part {escape(kind)}" {box}><title>{count} {escape(word)}</title></rect>')
+            marks.append(f'<rect class="part {escape(kind)}" {box}><title>{n} {escape(word)}</title></rect>')
             at += wide
-    label = ", ".join(f"{count} {word}" for _, word, count in parts if count) or "nothing yet"
+    label = ", ".join(f"{n} {word}" for _, word, n in parts if n) or "nothing yet"
     return (
         f'<svg class="shares" role="img" aria-label="{escape(label)}" viewBox="0 0 {max(at, 1000):.1f} 10" '
         f'preserveAspectRatio="none">{"".join(marks)}</svg>'
@@ -170,14 +202,18 @@ def position(share: float, default: float) -> str:
     return _small("position", label, 96, 14, [*marks, f'<circle class="dot" cx="{5 + share * 86:.1f}" cy="7" r="4"/>'])
 
 
-def _history_plane(points: Sequence[Point], failed: Sequence[int], default: float | None) -> _Plane:
+def _history_plane(points: Sequence[Point], last: int, default: float | None) -> _Plane:
     values = sorted(value for _, value in points)
     middle, low = values[len(values) // 2], values[0]
     if len(values) >= 12:  # six times as far below the median as the 10th percentile is: not one of the crowd
         low = max(low, middle - 6 * max(middle - values[len(values) // 10], (values[-1] - middle) / 3))
     low, high = _padded(low if default is None else min(low, default), values[-1])
-    first = min(points[0][0], 0)
-    return _Plane(first, max([points[-1][0], first + 9, *failed]), low, high)
+    return _Plane(*_whole(min(points[0][0], 0), last), low, high)
+
+
+def _whole(first: int, last: int) -> tuple[float, float]:
+    """The ends of an axis of whole numbers; a single number stands in the middle."""
+    return (first, last) if last > first else (first - 0.5, first + 0.5)
 
 
 def _dots(plane: _Plane, points: Sequence[Point], jumped: set[int], link: Callable[[int], str] | None) -> list[str]:
@@ -191,24 +227,58 @@ def _dot(plane: _Plane, number: int, value: float, kind: str, radius: float, lin
     off = " (below the scale)" if value < plane.y0 else ""
     circle = (
         f'<circle class="{kind}" cx="{plane.x(number):.1f}" cy="{plane.y(value):.1f}" r="{radius}">'
-        f"<title>#{number}: {value:.4f}{off}</title></circle>"
+        f"<title>#{number}: {fitness(value)}{off}</title></circle>"
     )
     # The numbers are links in the table as well, so the keyboard need not stop at hundreds of dots.
     return circle if link is None else f'<a href="{escape(link(number))}" tabindex="-1">{circle}</a>'
 
 
-def _jumps(plane: _Plane, jumps: Sequence[Point], link: Callable[[int], str] | None) -> list[str]:
-    """Each jump as a ringed dot, labelled where there is room; the newest always is."""
-    marks, free = [], math.inf
+def _jumps(plane: _Plane, jumps: Sequence[Point], link: Callable[[int], str] | None) -> tuple[list[str], list[_Box]]:
+    """Each jump as a ringed dot, labelled where there is room; the newest always is. And where the labels are."""
+    marks, taken, free = [], [], math.inf
     for number, value in reversed(jumps):
         x, y = plane.x(number), plane.y(value)
         marks.append(_dot(plane, number, value, "jump", 4, link))
         newest = free == math.inf
-        if newest or x + LABEL_PX / 2 < free:
-            centre = min(max(x, LEFT + LABEL_PX / 2 - 4), WIDTH - RIGHT - LABEL_PX / 2 + 4)
-            marks.append(_text(centre, y - 9, f"#{number}  {value:.4f}", "mid jump-text" + (" newest" if newest else "")))
-            free = centre - LABEL_PX / 2
-    return marks
+        words = f"#{number}  {fitness(value)}"
+        half = max(LABEL_PX, len(words) * LETTER_PX) / 2
+        if newest or x + half < free:
+            leftmost, rightmost = LEFT - 4, WIDTH - RIGHT + 4  # at an edge larger letters grow inwards
+            centre = min(max(x, leftmost + half), rightmost - half)
+            at, anchor = (leftmost, "start") if centre > x else (rightmost, "end") if centre < x else (x, "mid")
+            marks.append(_text(at, y - 9, words, f"{anchor} jump-text" + (" newest" if newest else "")))
+            taken.append(_Box(centre - half, y - 20, centre + half, y - 6))
+            free = centre - half
+    return marks, taken
+
+
+def _free_place(
+    plane: _Plane,
+    level: float,
+    wide: float,
+    points: Sequence[Point],
+    jumps: Sequence[Point],
+    last: int,
+    taken: Sequence[_Box],
+) -> tuple[float, float]:
+    """Where the default's name ends and stands: along its line, below or above, where it covers least, the right end first."""
+    dots = [(plane.x(number), plane.y(value)) for number, value in points]
+    corners = [(plane.x(number), plane.y(value)) for number, value in [*jumps, (last, jumps[-1][1])]]
+    lines = []
+    for (x0, y0), (x1, y1) in itertools.pairwise(corners):
+        lines += [_Box(x0, y0, x1, y0), _Box(x1, min(y0, y1), x1, max(y0, y1))]
+
+    def covered(place: tuple[float, float]) -> int:
+        x, y = place
+        box = _Box(x - wide - 3, y - 11, x + 3, y + 4)
+        hit = sum(box.x0 - 3 < dx < box.x1 + 3 and box.y0 - 3 < dy < box.y1 + 3 for dx, dy in dots)
+        outside = y - 11 < 0 or y + 4 > HEIGHT - BOTTOM - 8
+        return hit + sum(box.meets(line) for line in lines) + 5 * sum(box.meets(label) for label in taken) + 50 * outside
+
+    steps = 16
+    rightmost, leftmost = WIDTH - RIGHT, LEFT + wide + 6
+    ends = [rightmost - (rightmost - leftmost) * step / steps for step in range(steps + 1)]
+    return min(((x, level + below) for x in ends for below in (14.0, -6.0)), key=covered)
 
 
 def _steps(plane: _Plane, jumps: Sequence[Point], last: int) -> str:
@@ -224,7 +294,7 @@ def _axes(plane: _Plane, x_label: str, *, whole: bool) -> list[str]:
         marks.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - plane.right:g}" {_level(y)}/>')
         marks.append(_text(LEFT - 8, y + 4, f"{value:.4g}", "end"))
     for value in _ticks(plane.x0, plane.x1, 8, least=1.0 if whole else 0.0):
-        marks.append(_text(plane.x(value), HEIGHT - BOTTOM + 15, f"{value:g}", "mid"))
+        marks.append(_text(plane.x(value), HEIGHT - BOTTOM + 17, f"{value:g}", "mid"))
     base = HEIGHT - BOTTOM
     marks.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - plane.right:g}" {_level(base)}/>')
     marks.append(_text(WIDTH - plane.right, HEIGHT - 5, x_label, "end label"))
@@ -258,7 +328,7 @@ def _ends(plane: _Plane, series: Sequence[Series]) -> list[float]:
     return heights
 
 
-def _apart(levels: Sequence[float], gap: float = 14.0) -> list[float]:
+def _apart(levels: Sequence[float], gap: float = NAME_GAP) -> list[float]:
     """Label heights moved apart, so that none covers another, in the order given."""
     order = sorted(range(len(levels)), key=lambda i: levels[i])
     placed = list(levels)
@@ -266,6 +336,10 @@ def _apart(levels: Sequence[float], gap: float = 14.0) -> list[float]:
         placed[here] = max(placed[here], placed[before] + gap)
     over = max(placed, default=0.0) - (HEIGHT - BOTTOM)
     return [level - max(over, 0.0) for level in placed]
+
+
+def _brief(value: float) -> str:
+    return f"{value:.3f}" if value == 0 or abs(value) >= 0.1 else f"{value:.3g}"
 
 
 def _level(y: float) -> str:
@@ -277,7 +351,7 @@ def _text(x: float, y: float, words: str, kind: str) -> str:
 
 
 def _svg(kind: str, label: str, marks: Sequence[str]) -> str:
-    # preserveAspectRatio keeps text upright; the page lets a narrow screen scroll the chart rather than shrink it.
+    # It scales to the width it is given; on a narrow screen the style sheet makes the letters larger in turn.
     return (
         f'<svg class="chart {kind}" role="img" aria-label="{escape(label)}" viewBox="0 0 {WIDTH} {HEIGHT}">'
         + "".join(marks)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from hypevolve.messages import Answer
 from server import events
+from server.page_words import count, fitness, last_line
 
 SHOWN = 12
 LOOKED_AT = 120  # a done candidate leaves four events, three of them quiet
@@ -42,13 +43,13 @@ def sentence(kind: str, detail: Mapping[str, Any], workers: Mapping[str, str]) -
     worker = workers.get(str(detail.get("worker")), "a worker")
     match kind:
         case "created":
-            return f"campaign created with a budget of {detail.get('candidates')} candidates"
+            return f"campaign created with a budget of {_count(detail.get('candidates'), 'candidate')}"
         case "imported":
-            return f"{detail.get('rows')} earlier results imported as parents"
+            return f"{_count(detail.get('rows'), 'earlier result')} imported as parents"
         case "budget":
-            return f"budget changed from {detail.get('before')} to {detail.get('candidates')} candidates"
+            return f"budget changed from {detail.get('before')} to {_count(detail.get('candidates'), 'candidate')}"
         case "done":
-            return f"done, fitness {detail.get('fitness', 0.0):.4f}"
+            return f"done, fitness {fitness(detail.get('fitness'))}"
         case "lost":
             return f"lost: {worker} fell silent, another worker continues"
         case "released":
@@ -57,7 +58,13 @@ def sentence(kind: str, detail: Mapping[str, Any], workers: Mapping[str, str]) -
             return f"result refused: {detail.get('reason')}"
         case "failed" | "retried":
             again = "; it will be tried again" if kind == "retried" else ""
-            why = str(detail.get("detail") or "").strip().splitlines()[-1:]
-            return f"failed ({detail.get('failure')}){again}" + (f": {why[0][:160]}" if why else "")
+            why = last_line(str(detail.get("detail") or ""))[:160]
+            return f"failed ({detail.get('failure')}){again}" + (f": {why}" if why else "")
+        case "retried all":
+            return f"{_count(detail.get('candidates'), 'failed candidate')} offered again"
         case _:
             return kind
+
+
+def _count(n: Any, word: str) -> str:
+    return count(int(n or 0), word)

@@ -20,7 +20,7 @@ class Change(Answer):
 
 class CampaignLine(Answer):
     name: str
-    state: Literal["running", "finished"]
+    state: Literal["running", "halted", "finished"]
     strategy: str
     counts: messages.Counts
     best_number: int | None
@@ -35,6 +35,14 @@ class CampaignLine(Answer):
 class CampaignsPage(Answer):
     now: datetime
     items: list[CampaignLine]
+
+
+class FailureLine(Answer):
+    """Why a candidate failed: the kind, and what its last attempt said."""
+
+    number: int
+    kind: str
+    detail: str
 
 
 class InTraining(Answer):
@@ -61,6 +69,7 @@ class CampaignPage(Answer):
     genes: list[GeneLine]
     history: list[tuple[int, float]]
     failed: list[int]
+    newest_failure: FailureLine | None
     in_training: list[InTraining]
     worth_knowing: list[str]
     events: list[EventLine]
@@ -81,6 +90,8 @@ class CandidatePage(Answer):
     campaign: str
     candidate: messages.Candidate
     epochs: int
+    first_epoch: Literal[0, 1]  # how the trainer counts
+    failure: FailureLine | None
     best: bool
     change: Change
     genes: list[GeneLine]
@@ -94,11 +105,14 @@ class CandidatePage(Answer):
 
 class WorkerLine(Answer):
     worker: messages.Worker
-    status: Literal["training", "idle", "silent"]
+    status: Literal["training", "idle", "silent", "gone"]
     reason: str
 
 
 class WorkersPage(Answer):
+    """Workers that are there, or hold a lease, and those that are gone: they hold nothing and have not been heard of."""
+
     now: datetime
     waiting_work: int
     items: list[WorkerLine]
+    gone: list[WorkerLine]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -23,6 +24,9 @@ STATES: Mapping[str, StateWord] = {
     "unbred": StateWord("not bred yet", "·"),
 }
 
+# Icons of what is no candidate's state: campaigns and workers.
+ICONS: Mapping[str, str] = {"finished": "✓", "halted": "!", "silent": "!", "training": "▶", "idle": "○", "gone": "·"}
+
 METRICS: Mapping[str, str] = {
     "map50_95": "mAP50-95",
     "map50": "mAP50",
@@ -40,11 +44,29 @@ def number(value: float | None) -> str:
 
 
 def fitness(value: float | None) -> str:
-    return NONE if value is None else f"{value:.4f}"
+    """Four decimals, and below 0.1 four significant digits, so that a small fitness is told from none."""
+    if value is None:
+        return NONE
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.1 else f"{value:#.4g}"
 
 
 def signed(value: float | None) -> str:
-    return NONE if value is None else f"{value:+.4f}".replace("-", "−")
+    """A difference with its sign: four decimals, and three significant digits where those would hide it."""
+    if value is None:
+        return NONE
+    words = f"{value:+.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:+.3g}"
+    return f"−{words[1:]}" if words.startswith("-") else words
+
+
+def count(n: int, word: str) -> str:
+    """``1 epoch``, ``2 epochs``."""
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
+def last_line(detail: str) -> str:
+    """What a traceback or a log comes down to."""
+    lines = detail.strip().splitlines()
+    return lines[-1].strip()[:300] if lines else ""
 
 
 def percent(value: float | None) -> str:
@@ -89,6 +111,9 @@ def stamp(then: datetime) -> str:
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "number": number,
+    "count": count,
+    "shell": shlex.quote,
+    "last_line": last_line,
     "fitness": fitness,
     "signed": signed,
     "percent": percent,

@@ -28,11 +28,10 @@ from evolution import fitness
 from evolution.campaign import Campaign
 from evolution.result_files import ResultRow, yaml_float
 from hypevolve import __version__, messages
-from server import campaigns, candidates, charts, health, page_words, views
+from server import campaigns, candidates, charts, health, page_words, plots, views
 from server.coordinator import coordinator_of
 from server.errors import CoordinatorError, NotFound, Unavailable
 from server.page_messages import CampaignPage, CampaignsPage, CandidatePage, WorkersPage
-from server.plots import evolve_png
 
 FOLDER = Path(__file__).parent
 REFRESH_S = 5
@@ -104,19 +103,19 @@ async def candidate_twin(request: Request, name: str, number: Number) -> Candida
 async def campaigns_page(request: Request) -> Response:
     shown = await _read(request, views.campaign_list)
     return await _page(
-        request, "campaigns.html", shown, alive=not shown.items or any(c.state == "running" for c in shown.items)
+        request, "campaigns.html", shown, alive=not shown.items or any(c.state != "finished" for c in shown.items)
     )
 
 
 @pages.get("/workers")
 async def workers_page(request: Request) -> Response:
-    return await _page(request, "workers.html", await _read(request, views.workers), alive=True)
+    return await _page(request, "workers.html", await _read(request, views.workers), alive=True, gone_s=views.GONE_S)
 
 
 @pages.get("/c/{name}")
 async def campaign_page(request: Request, name: str, state: messages.State | None = None, cursor: Cursor = None) -> Response:
     shown = await _read(request, partial(views.campaign, name=name, state=state, cursor=cursor))
-    alive = shown.campaign.state == "running"
+    alive = shown.campaign.state != "finished"  # a halted one goes on once somebody retries
     return await _page(
         request,
         "campaign.html",
@@ -126,6 +125,8 @@ async def campaign_page(request: Request, name: str, state: messages.State | Non
         cursor=cursor,
         candidate_link=partial(_candidate, request, name),
         sheet_version=_sheet_version(shown.campaign.created_at, shown.campaign.counts.done),
+        sheet_size=plots.size(len(shown.genes)) if shown.genes else None,
+        halt_after=campaigns.HALT_AFTER,
     )
 
 
@@ -142,7 +143,7 @@ async def evolve_sheet(request: Request, name: str, v: str = "", dark: bool = Fa
     campaign, rows, version = await _read(request, read)
     if not rows:
         raise NotFound("no-result", f"no candidate of '{name}' has finished yet, so there is nothing to draw")
-    png = await coordinator.drawing(lambda: evolve_png(campaign.space, rows, title=campaign.name, dark=dark))
+    png = await coordinator.drawing(lambda: plots.evolve_png(campaign.space, rows, title=campaign.name, dark=dark))
     kept = "private, max-age=86400, immutable" if v == version else "no-store"
     return Response(png, media_type="image/png", headers={"Cache-Control": kept})
 
@@ -155,7 +156,7 @@ async def candidate_yaml(request: Request, name: str, number: Number) -> Respons
         return candidates.find(connection, campaigns.find(connection, name), number)
 
     found = await _read(request, read)
-    judged = "no fitness yet" if found.fitness is None else f"fitness {found.fitness:.6g}"
+    judged = "no fitness" if found.fitness is None else f"fitness {found.fitness:.6g}"
     lines = [f"# Campaign: {' '.join(name.split())}", f"# Candidate: {number}, {found.state}, {judged}", ""]
     lines += [f"{gene}: {yaml_float(value)}" for gene, value in found.hyp.items()]
     return PlainTextResponse("\n".join(lines) + "\n", media_type="application/yaml", headers={"Cache-Control": "no-store"})
@@ -228,16 +229,27 @@ def _curves(shown: CandidatePage) -> dict[str, str]:
     """Learning curve and losses as SVG; the default's and the best's curve in grey behind it."""
 
     def line(name: str, metric: str, rows: list[messages.EpochRow], *, muted: bool = False) -> charts.Series:
-        return charts.Series(name, [(row.epoch, row.metrics[metric]) for row in rows if metric in row.metrics], muted)
+        shift = 1 - shown.first_epoch  # people count from 1
+        return charts.Series(name, [(row.epoch + shift, row.metrics[metric]) for row in rows if metric in row.metrics], muted)
 
     quality = [line(word, key, shown.curve) for key, word in page_words.METRICS.items() if key != "f1"]
     behind = [line("default", "map50_95", shown.default_curve, muted=True)]
     behind.append(line(f"#{shown.best_number}", "map50_95", shown.best_curve, muted=True))
     losses = sorted({key for row in shown.curve for key in row.metrics if key.startswith(("train_", "val_"))})
-    drawn = [line(key.replace("_", " "), key, shown.curve) for key in losses]
+    parts = list(dict.fromkeys(key.partition("_")[2] for key in losses))
+    drawn = [
+        line(key.replace("_", " "), key, shown.curve)._replace(
+            hue=parts.index(key.partition("_")[2]), dashed=key.startswith("val_")
+        )
+        for key in losses
+    ]
+    ended = shown.candidate.state in ("done", "failed", "cancelled")
     return {
         "quality": charts.learning_curve(
-            [*behind, *quality] if shown.curve else [], label="quality over epochs", until=shown.epochs
+            [*behind, *quality] if shown.curve else [],
+            label="quality over epochs",
+            until=shown.epochs,
+            empty="no epoch was evaluated" if ended else "not evaluated yet",
         ),
         "losses": charts.learning_curve(drawn, label="losses over epochs", until=shown.epochs, zero=True) if drawn else "",
     }
@@ -269,5 +281,5 @@ def templates() -> jinja2.Environment:
     )
     environment.filters.update(page_words.FILTERS)
     environment.globals.update(charts=charts, formula=fitness.formula, version=__version__)
-    environment.globals.update(states=page_words.STATES, metric_words=page_words.METRICS)
+    environment.globals.update(states=page_words.STATES, icons=page_words.ICONS, metric_words=page_words.METRICS)
     return environment

@@ -25,11 +25,15 @@ from matplotlib.figure import Figure
 from evolution.analysis import density
 from evolution.result_files import ResultRow
 from evolution.space import Gene, Space
+from server import page_words
 
 Floats = npt.NDArray[np.float64]
 
 COLUMNS = 6
 PANEL_W, PANEL_H = 2.15, 1.85  # inches, with its title and ticks
+LEFT, RIGHT, TOP, BOTTOM = 0.62, 0.18, 0.84, 0.06  # inches outside the panels
+LEAST_W = 5.8  # a narrow sheet still has room for its title
+DPI = 110
 BINS = 24  # of the density, each way
 STUCK_FROM = 10  # rows: a gene that has not moved in fewer may only have been unlucky
 LOG_FROM = 20.0  # largest / smallest value of a ``log`` gene from which the axis becomes logarithmic
@@ -82,36 +86,45 @@ def shape(genes: int) -> tuple[int, int]:
     return rows, math.ceil(genes / rows)
 
 
+def size(genes: int) -> tuple[int, int]:
+    """Width and height of the sheet in pixels."""
+    width, height = _inches(genes)
+    return int(round(width * DPI, 6)), int(round(height * DPI, 6))
+
+
+def _inches(genes: int) -> tuple[float, float]:
+    rows, columns = shape(genes)
+    return max(LEFT + columns * PANEL_W + RIGHT, LEAST_W), TOP + rows * PANEL_H + BOTTOM
+
+
 def stuck(values: Floats) -> bool:
     """True where enough candidates tried and the gene is the same in all of them."""
     return len(values) >= STUCK_FROM and bool(np.all(values == values[0]))
 
 
 def _sheet(space: Space, values: Floats, fitness: Floats, best: int, number: int, title: str, ink: _Ink) -> bytes:
-    rows, columns = shape(len(space))
-    # A narrow sheet still has room for its title; inches outside the panels: left, right, top, bottom.
-    left, right, top, bottom = 0.62, 0.18, 0.84, 0.06
-    width = max(left + columns * PANEL_W + right, 5.2)
-    height = top + rows * PANEL_H + bottom
-    figure = Figure(figsize=(width, height), dpi=110, facecolor=ink.paper)
+    _, columns = shape(len(space))
+    width, height = _inches(len(space))
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor=ink.paper)
     FigureCanvasAgg(figure)
     low, high = _fitness_range(fitness)
-    step_x = (width - left - right) / columns
+    step_x = (width - LEFT - RIGHT) / columns
     for index, gene in enumerate(space):
         row, column = divmod(index, columns)
         box = (
-            (left + column * step_x) / width,
-            1 - (top - 0.2 + row * PANEL_H + PANEL_H - 0.32) / height,
+            (LEFT + column * step_x) / width,
+            1 - (TOP - 0.2 + row * PANEL_H + PANEL_H - 0.32) / height,
             (step_x - 0.2) / width,
             (PANEL_H - 0.58) / height,
         )
         axes = figure.add_axes(box, facecolor=ink.paper)
         _panel(axes, gene, values[:, index], fitness, best, (low, high), ink)
         _fitness_ticks(axes, low, high, first=column == 0)
-    done = f"{len(fitness)} candidate{'s' if len(fitness) != 1 else ''} done"
-    _words(figure, left / width, 1 - 0.22 / height, title[:90], size=12, color=ink.text, weight="bold")
-    legend = f"{done} · best #{number} fitness {fitness[best]:.4f} (+) · default dashed · colour: density"
-    _words(figure, left / width, 1 - 0.43 / height, legend, size=8, color=ink.faint)
+    done = f"{page_words.count(len(fitness), 'candidate')} done"
+    _words(figure, LEFT / width, 1 - 0.22 / height, title[:90], size=12, color=ink.text, weight="bold")
+    judged = page_words.fitness(float(fitness[best]))
+    legend = f"{done} · best #{number} fitness {judged} (+) · default dashed · colour: density"
+    _words(figure, LEFT / width, 1 - 0.43 / height, legend, size=8, color=ink.faint)
     target = io.BytesIO()
     figure.savefig(target, format="png", facecolor=ink.paper)
     return target.getvalue()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, text
 
@@ -23,6 +23,7 @@ from server.page_messages import (
     CampaignsPage,
     CandidatePage,
     Change,
+    FailureLine,
     InTraining,
     WorkerLine,
     WorkersPage,
@@ -30,7 +31,8 @@ from server.page_messages import (
 from server.waiting import work_by_campaign
 
 PAGE = 25
-SILENT_S = 90.0  # a worker without a lease asks at least every half minute; so long without a word, it is gone
+LATE_S = 40.0  # a worker without a lease asks at least every half minute; there is no goodbye
+GONE_S = 90.0  # so long without a lease and without a word, it is gone
 
 
 def campaign_list(connection: Connection) -> CampaignsPage:
@@ -99,6 +101,7 @@ def campaign(connection: Connection, name: str, *, state: messages.State | None,
         genes=genes,
         history=history,
         failed=facts.failed,
+        newest_failure=_failure(connection, row.id),
         in_training=in_training,
         worth_knowing=_worth_knowing(summary, in_training, genes, since_best, _stuck(connection, row, document)),
         events=event_words.latest(connection, row.id),
@@ -119,6 +122,9 @@ def candidate(connection: Connection, name: str, number: int) -> CandidatePage:
     parent = candidates.one(connection, row.id, found.parents[0]) if found.parents else None
     best = next(iter(candidates.best(connection, row.id, 1)), None)
     compared = best is not None and best.number not in (0, number)
+    curve = candidates.curve(connection, row, number).epochs
+    default_curve = candidates.curve(connection, row, 0).epochs if default and number != 0 else []
+    best_curve = candidates.curve(connection, row, best.number).epochs if best and compared else []
     children = connection.execute(
         text("select number from candidate where campaign_id = :id and :number = any(parents) order by number limit 50"),
         {"id": row.id, "number": number},
@@ -128,12 +134,14 @@ def candidate(connection: Connection, name: str, number: int) -> CandidatePage:
         campaign=row.name,
         candidate=found,
         epochs=document.epochs,
+        first_epoch=_first_epoch(curve, default_curve, best_curve),
+        failure=_failure(connection, row.id, number) if found.state == "failed" else None,
         best=best is not None and best.number == number,
         change=_change(found, default),
         genes=gene_views.compare(document.space, found.hyp, parent.hyp if parent else None),
-        curve=candidates.curve(connection, row, number).epochs,
-        default_curve=candidates.curve(connection, row, 0).epochs if default and number != 0 else [],
-        best_curve=candidates.curve(connection, row, best.number).epochs if best and compared else [],
+        curve=curve,
+        default_curve=default_curve,
+        best_curve=best_curve,
         best_number=best.number if best and compared else None,
         attempts=_attempts(connection, row.id, number),
         children=[r.number for r in children],
@@ -141,12 +149,13 @@ def candidate(connection: Connection, name: str, number: int) -> CandidatePage:
 
 
 def workers(connection: Connection) -> WorkersPage:
-    """Every worker heard of in the last day: those that train first, those that fell silent last."""
+    """Every worker heard of in the last day: those that train first, those that fell silent last, those gone apart."""
     waiting = sum(work_by_campaign(connection).values())
     lines = [_worker_line(worker, waiting) for worker in fleet.workers(connection)]
     order = {"training": 0, "idle": 1, "silent": 2}
-    lines.sort(key=lambda line: (order[line.status], line.worker.name))
-    return WorkersPage(now=_now(connection), waiting_work=waiting, items=lines)
+    here = sorted((line for line in lines if line.status != "gone"), key=lambda line: (order[line.status], line.worker.name))
+    gone = sorted((line for line in lines if line.status == "gone"), key=lambda line: line.worker.seen_age_s)
+    return WorkersPage(now=_now(connection), waiting_work=waiting, items=here, gone=gone)
 
 
 def _now(connection: Connection) -> datetime:
@@ -191,6 +200,32 @@ def _history(connection: Connection, campaign_id: int) -> list[tuple[int, float]
         {"id": campaign_id},
     )
     return [(row.number, row.fitness) for row in rows]
+
+
+def _failure(connection: Connection, campaign_id: int, number: int | None = None) -> FailureLine | None:
+    """Why one candidate failed, or the one that failed last."""
+    row = connection.execute(
+        text(
+            """
+            select k.number, coalesce(k.failure, 'failed') as kind, coalesce(a.detail #>> '{}', '') as detail
+            from candidate k left join attempt a on a.token = k.token
+            where k.campaign_id = :id and k.state = 'failed' and (cast(:number as int) is null or k.number = :number)
+            order by k.finished_at desc nulls last, k.number desc limit 1
+            """
+        ),
+        {"id": campaign_id, "number": number},
+    ).first()
+    if row is None:
+        return None
+    detail = row.detail.removeprefix(f"{row.kind}:").strip()
+    if not detail and row.kind == "attempts":
+        detail = "every attempt was lost or handed back"
+    return FailureLine(number=row.number, kind=row.kind, detail=detail)
+
+
+def _first_epoch(*curves: Sequence[messages.EpochRow]) -> Literal[0, 1]:
+    """Whether this campaign's trainer calls its first epoch 0 or 1; attempts that went on from a checkpoint do not tell."""
+    return 0 if any(row.epoch == 0 for rows in curves for row in rows) else 1
 
 
 def _stuck(connection: Connection, row: Row[Any], document: Campaign) -> list[str]:
@@ -284,9 +319,9 @@ def _worker_line(worker: messages.Worker, waiting: int) -> WorkerLine:
         )
     if worker.leases:
         return WorkerLine(worker=worker, status="training", reason="")
-    if worker.seen_age_s > SILENT_S:
-        return WorkerLine(
-            worker=worker, status="silent", reason="holds nothing and has not asked for work; it may have been stopped"
-        )
+    if worker.seen_age_s > GONE_S:
+        return WorkerLine(worker=worker, status="gone", reason="holds nothing and no longer asks for work")
+    if worker.seen_age_s > LATE_S:
+        return WorkerLine(worker=worker, status="idle", reason="holds nothing and no longer asks for work; it may have ended")
     reason = "is about to ask for the next candidate" if waiting else "no campaign has a candidate left to train"
     return WorkerLine(worker=worker, status="idle", reason=reason)

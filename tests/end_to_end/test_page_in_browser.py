@@ -220,3 +220,8 @@ def test_nothing_is_wider_than_a_narrow_screen(browser: Browser, serve: Callable
     for path in ("/", "/workers", f"/c/{campaign.name}", f"/c/{campaign.name}/candidates/1", "/c/" + "n" * 60):
         browser.open(address + path)
         assert browser.evaluate("document.documentElement.scrollWidth") == 400, path
+        marks = "[...document.querySelectorAll('svg.chart, svg.chart text')]"
+        wide = f"Math.max(0, ...{marks}.map(e => e.getBoundingClientRect().right))"
+        assert browser.evaluate(wide) <= 400, path
+    browser.open(f"{address}/c/{campaign.name}/candidates/1")
+    assert browser.evaluate("document.querySelector('svg.chart').getBoundingClientRect().width") > 300

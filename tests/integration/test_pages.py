@@ -210,16 +210,92 @@ def test_workers_are_told_apart(busy: Any) -> None:
     busy.sql("update worker set seen_at = seen_at - interval '20 min' where id = :id", id=gone)
     lease = busy.lease(uuid.UUID(int=9))
     busy.expire(lease)
-    twin = {line["worker"]["name"]: line for line in busy.http.get("/workers.json").json()["items"]}
+    answer = busy.http.get("/workers.json").json()
+    twin = {line["worker"]["name"]: line for line in [*answer["items"], *answer["gone"]]}
     assert twin["node-1/gpu0"]["status"] == "training"
     assert twin["idle-one"]["status"] == "idle"
-    assert twin["gone-one"]["status"] == "silent"
+    assert twin["gone-one"]["status"] == "gone"
+    assert [line["worker"]["name"] for line in answer["gone"]] == ["gone-one"]
     assert twin[str(uuid.UUID(int=9))[:8]]["status"] == "silent"
     page = _get(busy.http, "/workers")
     assert "20 min ago" in page.text
+    assert "1 gone: without a candidate" in page.text
+    assert "gone" in page.ids
+    source = busy.http.get("/workers").text
+    assert source.index("idle-one") < source.index("<details") < source.index("gone-one") < source.index("</details>")
     assert "its lease has expired" in page.text
     assert all(name in page.text for name in twin)
     assert "fell silent while it trained" in _get(busy.http, "/c/toy").text
+
+
+def test_a_worker_that_no_longer_asks_is_not_about_to_ask(api: Any) -> None:
+    api.create("toy")
+    worker = uuid.uuid4()
+    api.http.post("/api/v1/workers", json={"worker": str(worker), "name": "quiet"})
+    assert "is about to ask" in _get(api.http, "/workers").text
+    api.sql("update worker set seen_at = seen_at - interval '60 s'")
+    assert "it may have ended" in _get(api.http, "/workers").text
+
+
+def test_a_campaign_whose_candidates_all_failed_says_why(api: Any) -> None:
+    api.create("toy", candidates=2, retries=0, base={"epochs": 1})
+    api.http.post(
+        f"/api/v1/leases/{api.lease()['token']}/failure",
+        json={"kind": "crash", "detail": "Traceback\n  File x\nKeyError: 'data.yaml'"},
+    )
+    page = _get(api.http, "/c/toy")
+    assert "1 epoch each" in page.text
+    assert "Nothing has succeeded yet: the only training that ended failed." in page.text
+    api.fail(api.lease(), "exit_code")
+    assert api.http.get("/c/toy.json").json()["newest_failure"] == {"number": 1, "kind": "exit_code", "detail": "loss is nan"}
+    page = _get(api.http, "/c/toy")
+    assert "Nothing succeeded: all 2 trainings that ended failed." in page.text
+    assert "exit_code – loss is nan" in page.text
+    assert "hypevolve --url http://testserver retry toy" in page.text
+    assert "No candidate is done yet" not in page.text
+    failed = api.http.get("/c/toy/candidates/0").text
+    assert "no epoch yet" not in failed.lower()
+    assert "No epoch was reported." in failed
+    assert failed.index("KeyError: &#39;data.yaml&#39;") < failed.index('id="curve"')
+
+
+def test_a_halted_campaign_says_why_and_what_to_do(api: Any) -> None:
+    api.create("toy", candidates=20, retries=0)
+    api.result(api.lease(), 0.5)
+    for _ in range(5):
+        api.fail(api.lease(), "crash")
+    twin = api.http.get("/c/toy.json").json()
+    assert (twin["campaign"]["state"], twin["newest_failure"]["number"]) == ("halted", 5)
+    page = _get(api.http, "/c/toy")
+    assert "the newest 5 candidates all failed" in page.text
+    assert "crash – loss is nan" in page.text
+    assert "retry toy" in page.text
+    assert "live.js" in api.http.get("/c/toy").text
+    assert "1 campaign, 0 running, 1 halted" in _get(api.http, "/").text
+    api.http.post("/api/v1/campaigns/toy/retry")
+    assert "5 failed candidates offered again" in _get(api.http, "/c/toy").text
+
+
+def test_epochs_are_counted_from_one_and_parts_of_the_loss_share_a_colour(api: Any) -> None:
+    api.create("toy", candidates=1)
+    lease = api.lease()
+    last = {"train_box": 0.1, "val_box": 0.2, "val_cls": 0.3, "map50_95": 0.00012}
+    rows = [{"epoch": 0, "metrics": {"train_box": 0.3}}, {"epoch": 1, "metrics": {"train_box": 0.2}}]
+    api.http.post(f"/api/v1/leases/{lease['token']}/epochs", json={"epochs": [*rows, {"epoch": 2, "metrics": last}]})
+    api.result(lease, 0.001)
+    assert api.http.get("/c/toy/candidates/0.json").json()["first_epoch"] == 0
+    source = api.http.get("/c/toy/candidates/0").text
+    assert "mAP50-95, epoch 3: 0.00012" in source
+    assert "3 / 3" in source
+    by_name = {name: hue for hue, name in re.findall(r'class="start name (s\d)"[^>]*>(\w+ \w+) ', source)}
+    assert by_name["train box"] == by_name["val box"] != by_name["val cls"]
+    assert "0.0005500" in source
+    assert "0.0000" not in source
+
+
+def test_a_small_sheet_is_shown_at_its_own_size(busy: Any) -> None:
+    (size,) = re.findall(r'<img class="sheet" width="(\d+)" height="(\d+)"', busy.http.get("/c/toy").text)
+    assert int(size[0]) < 700
 
 
 def test_pages_of_candidates_follow_each_other_newest_first(api: Any) -> None:

@@ -93,6 +93,42 @@ def test_learning_curve_draws_every_shape_of_data(points: list[charts.Point]) ->
     _parse(charts.learning_curve([charts.Series("loss", points)], label="x", zero=True))
 
 
+def test_a_curve_of_one_epoch_is_seen_and_the_axis_shows_all_epochs() -> None:
+    series = [charts.Series("train box", [(e, 1 / e) for e in range(1, 7)], hue=0)]
+    series += [charts.Series("val box", [(6, 0.2)], hue=0, dashed=True), charts.Series("default", [(6, 0.1)], muted=True)]
+    root = _parse(charts.learning_curve(series, label="losses", until=6, zero=True))
+    assert {"1", "6"} <= set(_texts(root))
+    assert "7" not in _texts(root)
+    assert _count(root, "single") == 2
+    kinds = [line.get("class") for line in root.iter("polyline")]
+    assert kinds == ["line s0 solid", "line s0 dashed", "line muted"]
+    ended = _parse(charts.learning_curve([], label="x", empty="no epoch was reported"))
+    assert "no epoch was reported" in _texts(ended)
+
+
+def test_the_axis_of_a_history_ends_at_the_last_candidate_or_where_more_are_to_come() -> None:
+    assert "2" in _texts(_parse(charts.history([(0, 0.5), (2, 0.6)])))
+    assert "3" not in _texts(_parse(charts.history([(0, 0.5), (2, 0.6)])))
+    assert "8" in _texts(_parse(charts.history([(0, 0.5), (2, 0.6)], until=9)))
+
+
+def test_small_fitness_is_written_with_four_significant_digits() -> None:
+    svg = charts.history([(0, 0.000123456), (1, 0.0002)], default=0.000123456)
+    assert "default 0.0001235" in _texts(_parse(svg))
+    assert "0.0000<" not in svg
+
+
+@pytest.mark.parametrize("crowd", [0.5, 0.51, 0.49])
+def test_the_name_of_the_default_covers_no_dot_where_there_is_room(crowd: float) -> None:
+    points = [(0, 0.5), (1, 0.3), (2, 0.7), *((n, crowd) for n in range(20, 41))]
+    root = _parse(charts.history(points, default=0.5))
+    (name,) = (text for text in root.iter("text") if "default-text" in text.get("class", ""))
+    right, base = float(name.get("x", 0)), float(name.get("y", 0))
+    left = right - len(name.text or "") * charts.LETTER_PX
+    for dot in root.iter("circle"):
+        assert not (left < float(dot.get("cx", 0)) < right and base - 11 < float(dot.get("cy", 0)) < base + 3)
+
+
 def test_sparkline_is_small_and_absent_without_results() -> None:
     assert charts.sparkline([]) == ""
     svg = charts.sparkline([(0, 0.1), (4, 0.3), (9, 0.35)], last=300)

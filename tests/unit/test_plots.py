@@ -50,6 +50,12 @@ def test_every_gene_has_a_panel(genes: int) -> None:
     assert _panels(_decode(plots.evolve_png(_space(genes), _rows(_space(genes), 1), title="t"))) == genes
 
 
+@pytest.mark.parametrize("genes", [2, 29])
+def test_the_size_is_that_of_the_picture(genes: int) -> None:
+    height, width, _ = _decode(plots.evolve_png(_space(genes), _rows(_space(genes), 1), title="t")).shape
+    assert plots.size(genes) == (width, height)
+
+
 def test_the_default_space_with_fixed_genes() -> None:
     space = lineage_space()
     assert _panels(_decode(plots.evolve_png(space, _rows(space, 40), title="yolov5"))) == len(space)
