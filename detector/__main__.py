@@ -6,6 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from detector.scenario import MODELS
+
+EXIT_USAGE = 2
 EXIT_DATA = 5
 _DATA = "YOLO YAML, Darknet .data, VOC folder, COCO JSON or folder"
 
@@ -20,6 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command(options)
     except BrokenPipeError:
         return 0
+    except commands.UsageError as error:
+        print(f"detector {options.command}: {error}", file=sys.stderr)
+        return EXIT_USAGE
     except (ValueError, OSError) as error:
         print(f"detector {options.command}: {error}", file=sys.stderr)
         return EXIT_DATA
@@ -66,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--conf", type=float, default=0.25, help="least confidence")
     _add_machine(predict)
     benchmark = commands.add_parser("benchmark", help="images per second of training and of prediction, on random pixels")
-    benchmark.add_argument("--model", default="yolov5n")
+    benchmark.add_argument("--model", default="yolov5n", choices=MODELS)
     benchmark.add_argument("--imgsz", type=int, default=320)
     benchmark.add_argument("--batch", type=int, default=16)
     benchmark.add_argument("--classes", type=int, default=80)

@@ -32,7 +32,6 @@ from detector.trainer import train as run_training
 from evolution import yaml
 from evolution.hyperparameters import Hyperparameters
 
-EXIT_USAGE = 2
 EXIT_DIVERGED = 4
 EXIT_DATA = 5
 _KEYS = (
@@ -50,19 +49,20 @@ _KEYS = (
 )
 
 
+class UsageError(ValueError):
+    """An option has a value that cannot be used. The one-line text names it."""
+
+
 def train(options: argparse.Namespace) -> int:
     """Trains once; with ``--check`` only looks for what is wrong with the data."""
     if options.check:
         return _check(options.data)
+    base = {"data": options.data} | {key: getattr(options, key) for key in _KEYS}
     try:
-        base = {"data": options.data} | {key: getattr(options, key) for key in _KEYS}
         scenario = Scenario.from_mapping(base, data_root=Path.cwd())
-        if options.seed < 0:
-            raise ValueError("--seed must be at least 0")
-        _machine(options)
-    except (ValueError, RuntimeError, AssertionError) as error:
-        print(f"detector train: {str(error).splitlines()[0]}", file=sys.stderr)
-        return EXIT_USAGE
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    _machine(options)
     hyp = _hyp(options.hyp, scenario.lineage)
     facts = describe(scenario)
     for remark in facts["remarks"]:
@@ -216,13 +216,15 @@ def _check(path: str) -> int:
 
 
 def _machine(options: argparse.Namespace) -> None:
-    """Threads and device as asked for. Raises ValueError, RuntimeError or AssertionError where they cannot be had."""
-    if options.threads < 1:
-        raise ValueError("--threads must be at least 1")
+    """Threads and device as asked for. Raises UsageError where they, or another number, cannot be had."""
+    for name, least in (("threads", 1), ("seed", 0), ("imgsz", 1), ("batch", 1), ("classes", 1)):
+        value = getattr(options, name, None)
+        if value is not None and value < least:
+            raise UsageError(f"--{name} must be at least {least}")
     try:
         torch.zeros(1, device=options.device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {options.device}: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"--device {options.device}: {str(error).splitlines()[0]}") from None
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
 

@@ -126,7 +126,8 @@ def test_benchmark(capsys):
     assert main(["benchmark", "--imgsz", "32", "--batch", "2", "--seconds", "0", "--json"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert row["train_images_per_s"] > 0 < row["predict_images_per_s"]
-    assert main(["benchmark", "--device", "nowhere"]) == 5
+    assert main(["benchmark", "--device", "nowhere"]) == 2
+    assert main(["benchmark", "--batch", "0"]) == 2
 
 
 # Everything that is wrong, at once.

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from detector.evaluate import detections
 from detector.scenario import Scenario
 from detector.trainer import describe, train
 from evolution.hyperparameters import LINEAGES, Hyperparameters, lineage_space
+from hypevolve.hashes import hyp_hash
+from worker.training import run
 
 ROOT = Path(__file__).resolve().parents[2]
 DATASETS = ROOT.parent / "shared" / "datasets"
@@ -137,6 +140,26 @@ def test_lineages_before_yolov5_train_and_learn(lineage, data):
     assert result.model.lineage == lineage
     with pytest.raises(ValueError, match=f"the hyp set is of lineage yolov5, base.lineage is {lineage}"):
         train(Hyperparameters(), scenario, seed=0)
+
+
+def test_the_worker_trains_the_scenarios_lineage(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a training process moves to its data root
+
+    def end(hyp):
+        scratch = tmp_path / "scratch"
+        scratch.mkdir()
+        assignment = {
+            "token": "t", "hyp": hyp, "hyp_hash": hyp_hash(hyp), "trainer": {"kind": "detector"}, "seed": 3, "epochs": 1,
+            "base": {"data": data, "imgsz": 64, "batch": 4, "lineage": "yolov3-2019"}, "weights": {"map50": 0.5, "f1": 0.5},
+            "device": "cpu", "data_root": str(tmp_path), "dir": str(scratch), "name": "digits-3",
+        }  # fmt: skip
+        return run(assignment, lambda _: None, threading.Event())
+
+    done = end(dict(lineage_space("yolov3-2019").start))
+    assert (done["say"], done["metrics"]["conf"]) == ("done", 0.1)
+    failed = end({"box": 0.05})
+    assert (failed["say"], failed["kind"]) == ("failed", "data")
+    assert "'box' is no gene of lineage yolov3-2019" in failed["detail"]
 
 
 @pytest.mark.parametrize(
