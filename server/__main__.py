@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
+# Before numpy is imported: breeding multiplies small matrices, and threads that wait for each other cost more than they bring.
+for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")
+
 import contextlib
 import errno
 import json
 import logging
-import os
 import signal
 import socket
 import sys
