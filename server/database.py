@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import alembic.command
 import alembic.config
@@ -160,8 +160,3 @@ def alembic_config() -> alembic.config.Config:
     config = alembic.config.Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     return config
-
-
-def scalar(connection: Connection, sql: str, **values: Any) -> Any:
-    """The first column of the first row of ``sql``, or None."""
-    return connection.execute(text(sql), values).scalar()
