@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detector.assign import assign
+from detector.assign import Positives, assign
 from detector.boxes import overlap
 from detector.models import Detector
 from evolution.hyperparameters import Hyperparameters
@@ -19,20 +19,42 @@ def balance(levels: int) -> tuple[float, ...]:
     return (4.0, 1.0, 0.4) if levels == 3 else (4.0, 1.0, 0.25, 0.06, 0.02)[:levels]
 
 
-def cross_entropy(logits: Tensor, target: Tensor, positive_weight: float, gamma: float) -> Tensor:
-    """Mean binary cross entropy of logits against targets in [0, 1]; positives weigh ``positive_weight``.
+def cross_entropies(logits: Tensor, target: Tensor, positive_weight: float, gamma: float) -> Tensor:
+    """Binary cross entropy of each logit against a target in [0, 1], of the shape of ``logits``; positives weigh
+    ``positive_weight``.
 
     With ``gamma`` > 0 each element is multiplied by alpha_t (1 - p_t)^gamma, alpha = 0.25 (focal loss, arXiv:1708.02002), which
     turns the weight to elements that are still wrong.
     """
-    weight = logits.new_tensor(positive_weight)
+    bce = weighted_bce(logits, target, positive_weight)
     if gamma <= 0:
-        return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
-    bce = F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight, reduction="none")
+        return bce
     p = logits.sigmoid()
     p_t = target * p + (1 - target) * (1 - p)
     alpha_t = target * FOCAL_ALPHA + (1 - target) * (1 - FOCAL_ALPHA)
-    return (bce * alpha_t * (1 - p_t) ** gamma).mean()
+    return bce * alpha_t * (1 - p_t) ** gamma
+
+
+def weighted_bce(logits: Tensor, target: Tensor, positive_weight: float) -> Tensor:
+    """Binary cross entropy of each logit, positives weighing ``positive_weight``."""
+    # Filled on the device: a constant made on the host would be copied, and waited for, at each step.
+    weight = None if positive_weight == 1 else logits.new_full((), positive_weight)
+    return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight, reduction="none")
+
+
+def in_full(raw: Tensor) -> Tensor:
+    """Outputs of a half-precision network in single precision; wider ones as they are."""
+    return raw.to(torch.promote_types(raw.dtype, torch.float32))
+
+
+def at(raw: Tensor, pos: Positives) -> tuple[Tensor, Tensor, Tensor]:
+    """What a level's raw map (B, na, H, W, 5 + nc) says at the positives: rows (p, 5 + nc), their place among the map's anchor
+    cells (p,), and one-hot classes (p, nc) of the labels.
+    """
+    _, na, h, w, width = raw.shape
+    cell = ((pos.image * na + pos.anchor) * h + pos.row) * w + pos.column
+    classes = torch.arange(width - 5, device=raw.device)
+    return raw[pos.image, pos.anchor, pos.row, pos.column], cell, (pos.label_class[:, None] == classes).to(raw.dtype)
 
 
 class DetectionLoss:
@@ -42,9 +64,10 @@ class DetectionLoss:
     meaning across numbers of classes and image sizes.
     """
 
-    def __init__(self, model: Detector, hyp: Hyperparameters, imgsz: int) -> None:
+    def __init__(self, model: Detector, hyp: Hyperparameters, imgsz: int, fixed: bool = False) -> None:
+        """``fixed``: tensors of fixed shape, whatever matches (``detector.assign``); the same loss, and nobody waits."""
         levels = len(model.outputs)
-        self.anchors, self.classes, self.hyp = model.anchors, model.classes, hyp
+        self.anchors, self.classes, self.hyp, self.fixed = model.anchors, model.classes, hyp, fixed
         self.balance = balance(levels)
         self.box_gain = hyp.box * 3 / levels
         self.cls_gain = hyp.cls * self.classes / 80 * 3 / levels
@@ -56,26 +79,25 @@ class DetectionLoss:
         Returns the total times B, to be differentiated, and its detached parts (3,): box, obj, cls, each with its gain.
         """
         hyp = self.hyp
-        zero = maps[0].new_zeros(())
+        zero = maps[0].new_zeros((), dtype=torch.float32)
         box_loss, obj_loss, cls_loss = zero, zero, zero
         for level, raw in enumerate(maps):
-            raw = raw.float()
-            b, na, h, w, _ = raw.shape
-            pos = assign(targets, self.anchors[level], h, w, hyp.anchor_t)
-            objectness = raw.new_zeros(b * na * h * w)
-            if len(pos.image):
-                predicted = raw[pos.image, pos.anchor, pos.row, pos.column]
-                xy = predicted[:, :2].sigmoid() * 2 - 0.5
-                wh = (predicted[:, 2:4].sigmoid() * 2) ** 2 * pos.anchor_size
-                ciou = overlap(torch.cat((xy, wh), 1), pos.box)
-                box_loss = box_loss + (1 - ciou).mean()
-                # Where two labels claim one anchor cell the larger overlap stands: "the last write wins" has no order on a GPU.
-                cell = ((pos.image * na + pos.anchor) * h + pos.row) * w + pos.column
-                objectness.scatter_reduce_(0, cell, ciou.detach().clamp(min=0), "amax")
-                if self.classes > 1:
-                    one_hot = F.one_hot(pos.label_class, self.classes).to(predicted.dtype)
-                    cls_loss = cls_loss + cross_entropy(predicted[:, 5:], one_hot, hyp.cls_pw, hyp.fl_gamma)
+            raw = in_full(raw)
+            pos = assign(targets, self.anchors[level], *raw.shape[2:4], hyp.anchor_t, self.fixed)
+            predicted, cell, one_hot = at(raw, pos)
+            count = pos.counts.sum().clamp(min=1)
+            xy = predicted[:, :2].sigmoid() * 2 - 0.5
+            wh = (predicted[:, 2:4].sigmoid() * 2) ** 2 * pos.anchor_size
+            ciou = overlap(torch.cat((xy, wh), 1), pos.box)
+            box_loss = box_loss + ((1 - ciou) * pos.counts).sum() / count
+            if self.classes > 1:
+                classified = cross_entropies(predicted[:, 5:], one_hot, hyp.cls_pw, hyp.fl_gamma)
+                cls_loss = cls_loss + (classified * pos.counts[:, None]).sum() / (count * self.classes)
+            # Where two labels claim one anchor cell the larger overlap stands: "the last write wins" has no order on a GPU.
+            reached = ciou.detach().clamp(min=0) * pos.counts
             logits = raw[..., 4].reshape(-1)
-            obj_loss = obj_loss + self.balance[level] * cross_entropy(logits, objectness, hyp.obj_pw, hyp.fl_gamma)
+            objectness = torch.zeros_like(logits).scatter_reduce(0, cell, reached, "amax")
+            objects = cross_entropies(logits, objectness, hyp.obj_pw, hyp.fl_gamma).mean()
+            obj_loss = obj_loss + self.balance[level] * objects
         parts = torch.stack((box_loss * self.box_gain, obj_loss * self.obj_gain, cls_loss * self.cls_gain))
         return parts.sum() * maps[0].shape[0], parts.detach()

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from detector.assign import Positives
 from detector.assign_overlap import assign_by_overlap
 from detector.boxes import exponential_size, overlap
+from detector.loss import at, in_full, weighted_bce
 from detector.models import Detector
 from evolution.hyperparameters import Hyperparameters
 
@@ -26,24 +25,28 @@ def cross_entropies(logits: Tensor, target: Tensor, positive_weight: float, gamm
     With ``gamma`` > 0 each is multiplied by (1.000001 - e^-loss)^gamma: without positive weights this is the focal factor
     (1 - p_t)^gamma (arXiv:1708.02002), and the millionth keeps its gradient finite at a loss of zero.
     """
-    weight = logits.new_tensor(positive_weight)
-    loss = F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight, reduction="none")
+    loss = weighted_bce(logits, target, positive_weight)
     return loss * (1.000001 - torch.exp(-loss)) ** gamma if gamma > 0 else loss
 
 
 class _Matched:
     """What a level's raw map (B, na, H, W, 5 + nc) says where anchors answer for labels."""
 
-    def __init__(self, raw: Tensor, targets: Tensor, anchors: Tensor, iou_t: float) -> None:
-        _, na, h, w, width = raw.shape
-        self.pos: Positives = assign_by_overlap(targets, anchors, h, w, iou_t)
-        pos = self.pos
-        self.count = len(pos.image)
-        self.cell = ((pos.image * na + pos.anchor) * h + pos.row) * w + pos.column
-        self.raw = raw[pos.image, pos.anchor, pos.row, pos.column]
+    def __init__(self, raw: Tensor, targets: Tensor, anchors: Tensor, iou_t: float, fixed: bool) -> None:
+        pos = assign_by_overlap(targets, anchors, *raw.shape[2:4], iou_t, fixed)
+        self.raw, self.cell, self.one_hot = at(raw, pos)
+        self.counts, self.box, self.anchor_size = pos.counts, pos.box, pos.anchor_size
         self.xy = self.raw[:, :2].sigmoid()
         self.giou = overlap(torch.cat((self.xy, exponential_size(self.raw[:, 2:4]) * pos.anchor_size), 1), pos.box, "giou")
-        self.one_hot = F.one_hot(pos.label_class, width - 5).to(raw.dtype)
+        self.logits = raw[..., 4].reshape(-1)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of values (p, ...) over the positives that count."""
+        return (values * self.counts.view(-1, *[1] * (values.ndim - 1))).sum()
+
+    def objectness(self, values: Tensor) -> Tensor:
+        """A target for every anchor cell: the largest of ``values`` (p,) that claim it, none below 0; else 0."""
+        return torch.zeros_like(self.logits).scatter_reduce(0, self.cell, values * self.counts, "amax")
 
 
 class Loss2019:
@@ -51,29 +54,28 @@ class Loss2019:
     cross entropy, an anchor cell that answers for a label being 1. Levels are added, the sum multiplied by B / 64.
     """
 
-    def __init__(self, model: Detector, hyp: Hyperparameters) -> None:
-        self.anchors, self.classes, self.hyp = model.anchors, model.classes, hyp
+    def __init__(self, model: Detector, hyp: Hyperparameters, fixed: bool = False) -> None:
+        """``fixed`` as in ``detector.loss.DetectionLoss``."""
+        self.anchors, self.classes, self.hyp, self.fixed = model.anchors, model.classes, hyp, fixed
 
     def __call__(self, maps: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
         """As ``detector.loss.DetectionLoss``; its part box holds giou, xy and wh."""
         hyp = self.hyp
-        zero = maps[0].new_zeros(())
+        zero = maps[0].new_zeros((), dtype=torch.float32)
         box, obj, cls = zero, zero, zero
         for level, raw in enumerate(maps):
-            raw = raw.float()
-            found = _Matched(raw, targets, self.anchors[level], hyp.iou_t)
-            logits = raw[..., 4].reshape(-1)
-            wanted = torch.zeros_like(logits)
-            wanted[found.cell] = 1.0
-            obj = obj + hyp.obj * cross_entropies(logits, wanted, hyp.obj_pw).mean()
-            if not found.count:
-                continue
-            pos = found.pos
-            box = box + hyp.giou * (1 - found.giou).mean()
-            box = box + hyp.xy * F.mse_loss(found.xy, pos.box[:, :2])
-            box = box + hyp.wh * F.mse_loss(found.raw[:, 2:4], torch.log(pos.box[:, 2:] / pos.anchor_size))
+            found = _Matched(in_full(raw), targets, self.anchors[level], hyp.iou_t, self.fixed)
+            count = found.counts.sum().clamp(min=1)
+            wanted = found.objectness(torch.ones_like(found.giou))
+            obj = obj + hyp.obj * cross_entropies(found.logits, wanted, hyp.obj_pw).mean()
+            # An entry that does not count may have no size, and no logarithm.
+            factor = torch.where(found.counts[:, None], found.box[:, 2:] / found.anchor_size, 1.0)
+            box = box + hyp.giou * found.sum(1 - found.giou) / count
+            box = box + hyp.xy * found.sum((found.xy - found.box[:, :2]) ** 2) / (2 * count)
+            box = box + hyp.wh * found.sum((found.raw[:, 2:4] - factor.log()) ** 2) / (2 * count)
             if self.classes > 1:
-                cls = cls + hyp.cls * cross_entropies(found.raw[:, 5:], found.one_hot, hyp.cls_pw).mean()
+                classified = cross_entropies(found.raw[:, 5:], found.one_hot, hyp.cls_pw)
+                cls = cls + hyp.cls * found.sum(classified) / (count * self.classes)
         parts = torch.stack((box, obj, cls))
         return parts.sum() * maps[0].shape[0] / NOMINAL_BATCH, parts.detach()
 
@@ -84,26 +86,25 @@ class Loss2020:
     B / 64. ``fl_gamma`` turns both cross entropies.
     """
 
-    def __init__(self, model: Detector, hyp: Hyperparameters) -> None:
-        self.anchors, self.classes, self.hyp = model.anchors, model.classes, hyp
+    def __init__(self, model: Detector, hyp: Hyperparameters, fixed: bool = False) -> None:
+        """``fixed`` as in ``detector.loss.DetectionLoss``."""
+        self.anchors, self.classes, self.hyp, self.fixed = model.anchors, model.classes, hyp, fixed
 
     def __call__(self, maps: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
         """As ``detector.loss.DetectionLoss``."""
         hyp, images = self.hyp, maps[0].shape[0]
-        zero = maps[0].new_zeros(())
-        box, obj, cls, count = zero, zero, zero, 0
+        zero = maps[0].new_zeros((), dtype=torch.float32)
+        box, obj, cls, count = zero, zero, zero, zero
         for level, raw in enumerate(maps):
-            raw = raw.float()
-            found = _Matched(raw, targets, self.anchors[level], hyp.iou_t)
-            logits = raw[..., 4].reshape(-1)
+            found = _Matched(in_full(raw), targets, self.anchors[level], hyp.iou_t, self.fixed)
             # A negative target, as the program of 2020 had it, makes the cross entropy unbounded below.
-            wanted = torch.zeros_like(logits).scatter_reduce(0, found.cell, found.giou.detach().clamp(min=0), "amax")
-            obj = obj + cross_entropies(logits, wanted, hyp.obj_pw, hyp.fl_gamma).sum()
-            count += found.count
-            box = box + (1 - found.giou).sum()
+            wanted = found.objectness(found.giou.detach().clamp(min=0))
+            obj = obj + cross_entropies(found.logits, wanted, hyp.obj_pw, hyp.fl_gamma).sum()
+            count = count + found.counts.sum()
+            box = box + found.sum(1 - found.giou)
             if self.classes > 1:
-                cls = cls + cross_entropies(found.raw[:, 5:], found.one_hot, hyp.cls_pw, hyp.fl_gamma).sum()
-        n = max(count, 1)
+                cls = cls + found.sum(cross_entropies(found.raw[:, 5:], found.one_hot, hyp.cls_pw, hyp.fl_gamma))
+        n = count.clamp(min=1)
         parts = torch.stack(
             (
                 3 * hyp.giou * box / n,

@@ -10,9 +10,10 @@ import torch
 
 from detector.assign import assign
 from detector.boxes import decode, overlap
+from detector.lineages import loss_of
 from detector.loss import DetectionLoss
 from detector.models import Detector
-from evolution.hyperparameters import Hyperparameters
+from evolution.hyperparameters import LINEAGES, Hyperparameters
 
 
 def slow_overlap(a, b, kind):
@@ -178,3 +179,64 @@ def test_loss(name, classes, hyp):
     expected = slow_loss(maps, targets, model.anchors.double().numpy(), hyp, classes, imgsz)
     np.testing.assert_allclose(parts, expected, rtol=2e-5, atol=1e-6)
     assert total.item() == pytest.approx(2 * expected.sum(), rel=2e-5)
+
+
+@pytest.mark.parametrize("labels", [0, 1, 12])
+@pytest.mark.parametrize("lineage", LINEAGES)
+def test_a_loss_of_fixed_shape_is_the_same_loss(lineage, labels):
+    rng = np.random.default_rng(5)
+    model = Detector("yolov5n", 3, lineage=lineage)
+    hyp = Hyperparameters.from_mapping(
+        {"cls_pw": 1.7, "obj_pw": 0.6, **({"iou_t": 0.0} if lineage != "yolov5" else {})}, lineage
+    )
+    targets = torch.tensor(random_targets(rng, labels), dtype=torch.float32)
+    padded = torch.cat((targets[: labels // 2], torch.zeros(5, 6), targets[labels // 2 :]))
+    raws = [torch.tensor(rng.normal(0, 1.5, (2, 3, int(128 / s), int(128 / s), 8)), dtype=torch.float32) for s in model.strides]
+    ends = []
+    for fixed, rows in ((False, targets), (True, padded)):
+        maps = [raw.clone().requires_grad_() for raw in raws]
+        total, parts = loss_of(model, hyp, 128, fixed)(maps, rows)
+        total.backward()
+        ends.append((total.detach(), parts, *(m.grad for m in maps)))
+    for a, b in zip(*ends, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_a_loss_of_fixed_shape_asks_the_device_nothing():
+    # On the meta device no value exists, so whatever needs one fails.
+    with torch.device("meta"):
+        maps = [torch.zeros(2, 3, n, n, 8, requires_grad=True) for n in (16, 8, 4)]
+        targets = torch.zeros(7, 6)
+        for lineage in LINEAGES:
+            model = Detector("yolov5n", 3, np.ones((3, 3, 2)), lineage)
+            model.to("meta")
+            hyp = Hyperparameters.from_mapping({"cls_pw": 1.7, "obj_pw": 0.6}, lineage)
+            total, parts = loss_of(model, hyp, 128, fixed=True)(maps, targets)
+            total.backward()
+            assert parts.shape == (3,)
+            with pytest.raises((NotImplementedError, RuntimeError)):
+                loss_of(model, hyp, 128)(maps, targets)
+
+
+@pytest.mark.parametrize(
+    ("lineage", "genes", "channels"),
+    [
+        # The target of objectness is the overlap reached, held constant: a numeric gradient must not move the boxes.
+        ("yolov5", {"fl_gamma": 1.5, "cls_pw": 1.7, "obj_pw": 0.6}, slice(4, None)),
+        ("yolov3-2020", {"fl_gamma": 1.5, "cls_pw": 1.7, "obj_pw": 0.6}, slice(4, None)),
+        ("yolov3-2020", {"obj": 0.0}, slice(0, None)),
+        ("yolov3-2019", {"xy": 3.0, "wh": 2.0, "cls_pw": 1.7}, slice(0, None)),
+    ],
+)
+def test_gradients_of_a_loss(lineage, genes, channels):
+    rng = np.random.default_rng(6)
+    model = Detector("yolov3-tiny", 2, lineage=lineage).double()
+    loss = loss_of(model, Hyperparameters.from_mapping(genes, lineage), 32)
+    targets = torch.tensor(random_targets(rng, 4, images=1, classes=2))
+    maps = [torch.tensor(rng.normal(0, 1, (1, 3, n, n, 7))) for n in (2, 1)]
+
+    def total(*turned):
+        rows = [torch.cat((m[..., : channels.start], t), -1) for m, t in zip(maps, turned, strict=True)]
+        return loss(rows, targets)[0]
+
+    assert torch.autograd.gradcheck(total, [m[..., channels].clone().requires_grad_() for m in maps])
