@@ -12,7 +12,7 @@ from evolution.campaign import Campaign
 from evolution.fitness import fitness
 from hypevolve import messages
 from hypevolve.hashes import hyp_hash
-from server import candidates, events
+from server import candidates, events, tally
 from server.errors import Conflict, NotFound
 from server.tables import campaign as campaign_table
 from server.tables import candidate as candidate_table
@@ -154,7 +154,7 @@ def find(connection: Connection, name: str) -> Row[Any]:
 
 def summary(connection: Connection, row: Row[Any]) -> messages.Campaign:
     """One campaign in numbers that add up, with its best and its default candidate."""
-    counts = _counts(connection, row)
+    counts = _counts(row, tally.of(connection, row.id))
     best = candidates.best(connection, row.id, 1)
     finished = counts.done + counts.failed + counts.cancelled == counts.planned
     halted = (
@@ -188,27 +188,6 @@ def summary(connection: Connection, row: Row[Any]) -> messages.Campaign:
     )
 
 
-def _counts(connection: Connection, row: Row[Any]) -> messages.Counts:
-    states = {
-        r.state: r.n
-        for r in connection.execute(
-            text("select state, count(*) as n from candidate where campaign_id = :id and origin <> 'imported' group by state"),
-            {"id": row.id},
-        )
-    }
-    other = connection.execute(
-        text(
-            """
-            select (select count(*) from candidate where campaign_id = :id and origin = 'imported') as imported,
-                   (select count(*) from event where campaign_id = :id and kind = 'lost') as lost
-            """
-        ),
-        {"id": row.id},
-    ).one()
-    return messages.Counts(
-        planned=row.candidates,
-        unbred=row.candidates - row.bred,
-        imported=other.imported,
-        lost=other.lost,
-        **{state: states.get(state, 0) for state in ("done", "failed", "cancelled", "running", "leased", "queued")},
-    )
+def _counts(row: Row[Any], numbers: tally.Tally) -> messages.Counts:
+    counted = {name: number for name, number in numbers._asdict().items() if name != "seconds"}
+    return messages.Counts(planned=row.candidates, unbred=row.candidates - row.bred, **counted)

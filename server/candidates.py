@@ -47,7 +47,7 @@ def find(connection: Connection, campaign: Row[Any], number: int) -> messages.Ca
 def best(connection: Connection, campaign_id: int, n: int) -> list[messages.Candidate]:
     """The ``n`` fittest that this campaign trained, ties by number."""
     rows = connection.execute(
-        text(_CANDIDATE + " and k.state = 'done' and k.origin <> 'imported' order by k.fitness desc, k.number limit :n"),
+        text(_CANDIDATE + " and k.state = 'done' and k.number >= 0 order by k.fitness desc, k.number limit :n"),
         {"campaign": campaign_id, "n": n},
     )
     return [_candidate(row) for row in rows]

@@ -11,7 +11,7 @@ import anyio
 from anyio.to_thread import run_sync
 from fastapi import Request
 
-from server import pulse
+from server import pulse, tally
 from server.breeding import Breeder
 from server.database import Database
 from server.errors import Unavailable
@@ -49,10 +49,11 @@ class Coordinator:
         return await self.ordinary(lambda: self.database.run(work_by_campaign))
 
     async def beat(self) -> None:
-        """Write the service's pulse until cancelled."""
+        """Write the service's pulse, and keep its numbers short, until cancelled."""
         while True:
             with contextlib.suppress(Unavailable):
                 await self.essential(lambda: self.database.run(pulse.beat, essential=True))
+                await self.ordinary(lambda: self.database.run(tally.fold))
             await asyncio.sleep(pulse.INTERVAL_S)
 
 

@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from hypevolve import messages
-from server import events
+from server import events, tally
 from server.errors import Conflict, NotFound
 from server.pulse import LEASES_MAY_EXPIRE
 
@@ -117,6 +117,7 @@ def _lose(connection: Connection, row: Row[Any]) -> bool:
         return False
     end_attempt(connection, row.token, "lost")
     events.record(connection, row.campaign_id, "lost", row.number, worker=str(gone.worker_id))
+    tally.add(connection, row.campaign_id, lost=1)
     return True
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from evolution.fitness import fitness
 from hypevolve import messages
-from server import events
+from server import events, tally
 from server.errors import Conflict, Invalid, NotFound
 from server.leases import MAX_ATTEMPTS, OVER, end_attempt, held
 from server.tables import epoch, result
@@ -117,6 +117,7 @@ def store_result(connection: Connection, candidate: int, token: str, body: messa
             {"hash": body.data_hash, "id": row.campaign_id},
         )
     events.record(connection, row.campaign_id, "done", row.number, fitness=body.fitness)
+    tally.add(connection, row.campaign_id, seconds=body.seconds)
     return Verdict(True, messages.ResultAnswer(counts=True))
 
 

@@ -113,7 +113,21 @@ Index(
     candidate.c.number,
     postgresql_where=text("state in ('queued','leased','running')"),
 )
-Index("candidate_failed", candidate.c.campaign_id, candidate.c.number, postgresql_where=text("state = 'failed'"))
+Index(
+    "candidate_best",
+    candidate.c.campaign_id,
+    candidate.c.fitness.desc(),
+    candidate.c.number,
+    postgresql_where=text("state = 'done' and number >= 0"),
+)
+Index(
+    "candidate_ended",
+    candidate.c.campaign_id,
+    candidate.c.state,
+    candidate.c.number,
+    postgresql_where=text("state in ('failed','cancelled')"),
+)
+Index("candidate_queued", candidate.c.id, postgresql_where=text("state = 'queued'"))
 Index("candidate_hash", candidate.c.campaign_id, candidate.c.hyp_hash)
 Index(
     "candidate_finished",
@@ -212,6 +226,34 @@ event = Table(
     Column("xid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
 )
 Index("event_campaign", event.c.campaign_id, event.c.id)
+
+# What each change adds to a campaign's numbers; triggers on ``candidate`` write it (migration 0002), see ``server.tally``.
+tally = Table(
+    "tally",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("campaign_id", BigInteger, nullable=False),
+    *(
+        Column(name, Integer, nullable=False, server_default="0")
+        for name in ("queued", "leased", "running", "done", "failed", "cancelled", "imported", "lost")
+    ),
+    Column("seconds", Double, nullable=False, server_default="0"),
+    postgresql_with={
+        "autovacuum_vacuum_scale_factor": 0,
+        "autovacuum_vacuum_threshold": 500,
+        "autovacuum_vacuum_cost_delay": 0,
+    },
+)
+Index("tally_campaign", tally.c.campaign_id)
+
+# Where the best so far rose, by number; kept by the same triggers.
+jump = Table(
+    "jump",
+    metadata,
+    Column("campaign_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("fitness", Double, nullable=False),
+)
 
 # One row. ``beat_at`` is written by every coordinator every few seconds; a gap means that no worker could be heard, so that no
 # lease may expire before ``grace_until``.

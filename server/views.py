@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, text
 
 from evolution.campaign import Campaign
 from hypevolve import messages
-from server import campaigns, candidates, event_words, fleet, gene_views
+from server import campaigns, candidates, event_words, fleet, gene_views, tally
 from server.gene_views import GeneLine
 from server.page_messages import (
     AttemptLine,
@@ -31,6 +31,8 @@ from server.page_messages import (
 from server.waiting import work_by_campaign
 
 PAGE = 25
+DRAWN, NEWEST_DRAWN = 2000, 500  # dots of a history; a page of a million candidates is as quick as one of a thousand
+CHILDREN_WITHIN = 2000  # numbers after a candidate among which its children are looked for
 LATE_S = 40.0  # a worker without a lease asks at least every half minute; there is no goodbye
 GONE_S = 90.0  # so long without a lease and without a word, it is gone
 
@@ -76,18 +78,8 @@ def campaign(connection: Connection, name: str, *, state: messages.State | None,
     best, counts = summary.best, summary.counts
     genes = [] if best is None else gene_views.compare(document.space, best.hyp, None)
     in_training = _in_training(workers, name, document.epochs)
-    history = _history(connection, row.id)
-    since_best = None if best is None else sum(number > best.number for number, _ in history)
-    facts = connection.execute(
-        text(
-            """
-            select (select coalesce(sum(r.seconds), 0) from result r join candidate k on k.id = r.candidate_id
-                    where k.campaign_id = :id and r.counts) as trained_s,
-                   array(select number from candidate where campaign_id = :id and state = 'failed' order by number) as failed
-            """
-        ),
-        {"id": row.id},
-    ).one()
+    history = _history(connection, row, counts.done)
+    since_best = None if best is None else _done_since(connection, row, best.number)
     left = counts.planned - counts.done - counts.failed - counts.cancelled
     return CampaignPage(
         now=_now(connection),
@@ -96,11 +88,11 @@ def campaign(connection: Connection, name: str, *, state: messages.State | None,
         change=_change(best, summary.default),
         since_best=since_best,
         workers=_busy(workers)[name],
-        trained_s=facts.trained_s,
+        trained_s=tally.of(connection, row.id).seconds,
         per_hour=left / summary.eta_s * 3600 if summary.eta_s else None,
         genes=genes,
         history=history,
-        failed=facts.failed,
+        failed=_failed(connection, row.id),
         newest_failure=_failure(connection, row.id),
         in_training=in_training,
         worth_knowing=_worth_knowing(summary, in_training, genes, since_best, _stuck(connection, row, document)),
@@ -126,7 +118,13 @@ def candidate(connection: Connection, name: str, number: int) -> CandidatePage:
     default_curve = candidates.curve(connection, row, 0).epochs if default and number != 0 else []
     best_curve = candidates.curve(connection, row, best.number).epochs if best and compared else []
     children = connection.execute(
-        text("select number from candidate where campaign_id = :id and :number = any(parents) order by number limit 50"),
+        text(
+            f"""
+            select number from candidate
+            where campaign_id = :id and number > :number and number <= greatest(:number, 0) + {CHILDREN_WITHIN}
+              and :number = any(parents) order by number limit 50
+            """
+        ),
         {"id": row.id, "number": number},
     )
     return CandidatePage(
@@ -172,34 +170,61 @@ def _change(found: messages.Candidate | None, default: messages.Candidate | None
 
 def _jumps(connection: Connection) -> dict[int, list[tuple[int, float]]]:
     """Where each campaign's best so far rose: few rows, however many candidates there are."""
-    rows = connection.execute(
-        text(
-            """
-            select campaign_id, number, fitness from (
-              select campaign_id, number, fitness, max(fitness) over (
-                partition by campaign_id order by number rows between unbounded preceding and 1 preceding) as before
-              from candidate where state = 'done' and number >= 0) s
-            where before is null or fitness > before order by campaign_id, number
-            """
-        )
-    )
     found: dict[int, list[tuple[int, float]]] = {}
-    for row in rows:
-        found.setdefault(row.campaign_id, []).append((row.number, row.fitness))
+    for row in connection.execute(text("select campaign_id, number, fitness from jump order by campaign_id, number")):
+        jumps = found.setdefault(row.campaign_id, [])
+        if not jumps or row.fitness > jumps[-1][1]:
+            jumps.append((row.number, row.fitness))
     return found
 
 
-def _history(connection: Connection, campaign_id: int) -> list[tuple[int, float]]:
+def _history(connection: Connection, campaign: Row[Any], done: int) -> list[tuple[int, float]]:
+    """The done candidates, as many as a picture can show: of a long history evenly spread ones, the newest and every jump."""
+    some = ""
+    if done > DRAWN:
+        some = f"""
+            and (number = any(array(select generate_series(0, :bred, greatest(:bred / {DRAWN}, 1))))
+                 or number > :bred - {NEWEST_DRAWN} or number = any(array(select number from jump where campaign_id = :id)))
+        """
     rows = connection.execute(
         text(
-            """
+            f"""
             select number, fitness from candidate
-            where campaign_id = :id and state = 'done' and number >= 0 order by number
+            where campaign_id = :id and state = 'done' and number >= 0 {some} order by number
+            """
+        ),
+        {"id": campaign.id, "bred": campaign.bred},
+    )
+    return [(row.number, row.fitness) for row in rows]
+
+
+def _done_since(connection: Connection, campaign: Row[Any], number: int) -> int:
+    """How many candidates bred after one are done: all of them but the few that are not."""
+    others = connection.execute(
+        text(
+            """
+            select (select count(*) from candidate
+                    where campaign_id = :id and state in ('queued', 'leased', 'running') and number > :number)
+                 + (select count(*) from candidate
+                    where campaign_id = :id and state in ('failed', 'cancelled') and number > :number)
+            """
+        ),
+        {"id": campaign.id, "number": number},
+    ).scalar_one()
+    return int(campaign.bred - 1 - number - others)
+
+
+def _failed(connection: Connection, campaign_id: int) -> list[int]:
+    """The numbers of failed candidates, the newest of very many."""
+    rows = connection.execute(
+        text(
+            f"""
+            select number from candidate where campaign_id = :id and state = 'failed' order by number desc limit {NEWEST_DRAWN}
             """
         ),
         {"id": campaign_id},
     )
-    return [(row.number, row.fitness) for row in rows]
+    return sorted(row.number for row in rows)
 
 
 def _failure(connection: Connection, campaign_id: int, number: int | None = None) -> FailureLine | None:

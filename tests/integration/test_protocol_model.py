@@ -165,6 +165,8 @@ class Protocol(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         counts = self.api.counts(self.name)
+        for state in ("done", "failed", "cancelled", "running", "leased", "queued"):
+            assert counts[state] == sum(candidate.state == state for candidate in self.candidates.values())
         states = ("done", "failed", "cancelled", "running", "leased", "queued", "unbred")
         assert sum(counts[state] for state in states) == counts["planned"] == BUDGET
 
