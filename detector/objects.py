@@ -47,12 +47,17 @@ class Objects:
         """The objects where ``keep`` (n,) is true, or at these indices."""
         return Objects(self.classes[keep], self.boxes[keep], self.outlines[keep] if len(self.outlines) else self.outlines)
 
+    def inside(self, width: int, height: int) -> np.ndarray:
+        """Which objects (n,) have some area in the image."""
+        boxes = self._clip(width, height)
+        return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+
     def clipped(self, width: int, height: int) -> Objects:
         """Boxes clipped to the image; those left without area go."""
-        limit = np.array((width, height, width, height), np.float32)
-        boxes = np.clip(self.boxes, 0, limit)
-        keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        return Objects(self.classes, boxes, self.outlines).take(keep)
+        return Objects(self.classes, self._clip(width, height), self.outlines).take(self.inside(width, height))
+
+    def _clip(self, width: int, height: int) -> np.ndarray:
+        return np.clip(self.boxes, 0, np.array((width, height, width, height), np.float32))
 
     def flipped(self, width: int | None = None, height: int | None = None) -> Objects:
         """Mirrored left-right within ``width``, up-down within ``height``."""

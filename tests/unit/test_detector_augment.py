@@ -9,20 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from detector.augment import (
-    FILL,
-    copy_paste,
-    jitter_colour,
-    letterbox,
-    mixup,
-    mosaic,
-    random_matrix,
-    random_perspective,
-    training_sample,
-)
+from detector.augment import FILL, canvas, coloured, letterbox, render, training_sample
 from detector.batches import training_batches, validation_batches
 from detector.cache import OUTLINE_POINTS, Picture
 from detector.objects import Objects
+from detector.samples import Layer, Sample, draw, random_matrix
 from evolution.hyperparameters import Hyperparameters
 
 STILL = replace(
@@ -112,7 +103,7 @@ def test_mosaic_shows_four_pictures_where_the_labels_say():
     pictures = [picture(rng, height, width) for height, width in ((96, 72), (60, 96), (96, 96), (48, 96))]
     counts = []
     for index in range(60):
-        image, objects = mosaic(index % 4, pictures, STILL, SIDE, rng)
+        image, objects = training_sample(index % 4, pictures, replace(STILL, mosaic=1.0), (SIDE, SIDE), rng)
         assert image.shape == (SIDE, SIDE, 3)
         counts.append(len(objects.boxes))
         painted = np.zeros((SIDE, SIDE), bool)
@@ -145,42 +136,41 @@ def test_outline_gives_a_tighter_box_than_corners():
 
 def test_copy_paste_mirrors_outlined_objects():
     rng = np.random.default_rng(6)
-    source = picture(rng, outlined=True)
-    objects = Objects.of(source.labels, source.outlines, SIDE, SIDE)
-    image, more = copy_paste(source.pixels, objects, 1.0, rng)
-    if len(more.boxes) == 2:
-        np.testing.assert_allclose(more.boxes[1], objects.flipped(width=SIDE).boxes[0])
-        x1, y1, x2, y2 = more.boxes[1].astype(int)
-        assert (image[y1:y2, x1:x2] == 255).all()
-    _, same = copy_paste(source.pixels, objects, 0.0, rng)
-    assert len(same.boxes) == 1
     added = []
-    for _ in range(20):
-        source = picture(rng, outlined=True)
-        added.append(len(copy_paste(source.pixels, Objects.of(source.labels, source.outlines, SIDE, SIDE), 1.0, rng)[1].boxes))
-    assert set(added) == {1, 2}  # an object near the middle would cover itself
+    for fraction in (0.0, *[1.0] * 40):
+        pictures = [picture(rng, outlined=True) for _ in range(4)]
+        (layer,) = draw(0, pictures, replace(STILL, mosaic=1.0, copy_paste=fraction), (SIDE, SIDE), rng).layers
+        (plain, objects), (image, more) = canvas(layer._replace(pasted=()), pictures), canvas(layer, pictures)
+        added.append(len(more.boxes) - len(objects.boxes))
+        assert added[-1] == len(layer.pasted)
+        for x1, y1, x2, y2 in more.boxes[len(objects.boxes) :].round().astype(int):
+            # Where an object was pasted the canvas is its own mirror image, and the object hides little of any other.
+            np.testing.assert_array_equal(image[y1:y2, x1:x2], np.fliplr(plain)[y1:y2, x1:x2])
+            for box in objects.boxes:
+                common = np.clip(np.minimum(box[2:], (x2, y2)) - np.maximum(box[:2], (x1, y1)), 0, None).prod()
+                assert common < 0.31 * (box[2:] - box[:2]).prod() + 2
+    assert added[0] == 0
+    assert len(set(added[1:])) > 2  # an object near the middle would cover itself
 
 
 def test_mixup_blends_and_keeps_all_labels():
     rng = np.random.default_rng(7)
-    a, b = picture(rng), picture(rng, objects=2)
-    first, second = ((p.pixels, Objects.of(p.labels, p.outlines, SIDE, SIDE)) for p in (a, b))
-    image, objects = mixup(first, second, rng)
+    pictures = [picture(rng), picture(rng, objects=2)]
+    layers = tuple(Layer((k,), ((0, 0),), (0, 0), (SIDE, SIDE), np.eye(3), 1.0) for k in (0, 1))
+    image, objects = render(Sample((SIDE, SIDE), layers, 0.6, None, False, False), pictures)
     assert len(objects.boxes) == 3
-    assert 60 < image[a.pixels.max(2) == 255].mean() < 255
+    expected = 0.6 * pictures[0].pixels + 0.4 * pictures[1].pixels
+    np.testing.assert_allclose(image, expected, atol=0.51)
 
 
-def test_colour_jitter_moves_one_channel_each():
+def test_colour_gains_move_one_channel_each():
     image = np.full((8, 8, 3), (40, 120, 200), np.uint8)
-
-    def channels(genes):
-        out = jitter_colour(image, replace(STILL, **genes), np.random.default_rng(0))
-        return np.abs(cv2.cvtColor(out, cv2.COLOR_BGR2HSV)[0, 0].astype(int) - cv2.cvtColor(image, cv2.COLOR_BGR2HSV)[0, 0])
-
-    for place, gene in enumerate(("hsv_h", "hsv_s", "hsv_v")):
-        moved = channels({gene: 0.5})
-        assert moved[place] > 1
-        assert np.delete(moved, place).max() <= 2
+    for place, gain in enumerate((1.4, 0.7, 0.8)):
+        gains = np.ones(3)
+        gains[place] = gain
+        before, after = (cv2.cvtColor(i, cv2.COLOR_BGR2HSV)[0, 0].astype(int) for i in (image, coloured(image, gains)))
+        assert after[place] == pytest.approx(before[place] * gain, abs=2)
+        assert np.abs(np.delete(after - before, place)).max() <= 2
 
 
 def test_letterbox_centres_and_keeps_aspect():
@@ -192,12 +182,73 @@ def test_letterbox_centres_and_keeps_aspect():
     np.testing.assert_allclose(objects.boxes[0], bounds(image), atol=1e-3)
 
 
-def test_random_perspective_skips_the_identity():
+def test_a_sample_that_nothing_moves_is_its_picture():
     source = picture(np.random.default_rng(10))
-    objects = Objects.of(source.labels, source.outlines, SIDE, SIDE)
-    image, same = random_perspective(source.pixels, objects, STILL, (SIDE, SIDE), np.random.default_rng(0))
+    image, _ = training_sample(0, [source], STILL, (SIDE, SIDE), np.random.default_rng(0))
     assert image is source.pixels
-    assert same is objects
+
+
+def test_the_statistics_of_draws_are_those_of_the_genes():
+    rng = np.random.default_rng(14)
+    pictures = [picture(rng) for _ in range(5)]
+    genes = {"mosaic": 0.7, "mixup": 0.3, "flipud": 0.2, "fliplr": 0.6, "hsv_h": 0.1, "hsv_s": 0.5, "hsv_v": 0.3}
+    samples = [draw(2, pictures, replace(STILL, **genes), (SIDE, SIDE), rng) for _ in range(3000)]
+
+    def share(values, expected):
+        values = list(values)
+        assert np.mean(values) == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / len(values)))
+
+    mosaics = [s for s in samples if len(s.layers[0].members) == 4]
+    share((len(s.layers[0].members) == 4 for s in samples), 0.7)
+    share((len(s.layers) == 2 for s in mosaics), 0.3)
+    assert all(len(s.layers) == 1 for s in samples if len(s.layers[0].members) == 1)
+    share((s.flipud for s in samples), 0.2)
+    share((s.fliplr for s in samples), 0.6)
+    gains = np.array([s.gains for s in samples]) - 1
+    limits = np.array((0.1, 0.5, 0.3))
+    assert (np.abs(gains) <= limits).all()
+    np.testing.assert_allclose(gains.std(0), limits / np.sqrt(3), rtol=0.05)
+    np.testing.assert_allclose(gains.mean(0) / limits, 0, atol=4 / np.sqrt(3 * 3000))
+    # The sample's own picture is in each first mosaic, in any of the four places; the others are uniform.
+    places = np.array([[m == 2 for m in s.layers[0].members] for s in mosaics])
+    assert places.any(1).all()
+    np.testing.assert_allclose(places.mean(0), (1 + 3 / 5) / 4, atol=0.04)
+    splits = np.array([s.layers[0].split for s in mosaics])
+    assert splits.min() >= SIDE // 2
+    assert splits.max() < 3 * SIDE // 2
+    np.testing.assert_allclose(splits.mean(0), SIDE, atol=3)
+    ratios = np.array([s.ratio for s in samples if len(s.layers) == 2])
+    assert ratios.mean() == pytest.approx(0.5, abs=0.01)
+    assert ratios.std() == pytest.approx(0.5 / np.sqrt(65), rel=0.15)  # Beta(32, 32)
+
+
+def test_the_statistics_of_warps_are_those_of_the_genes():
+    rng = np.random.default_rng(15)
+    hyp = replace(STILL, degrees=30.0, scale=0.4, translate=0.2, shear=8.0, perspective=0.0005)
+    middle, zooms, thirds = [], [], []
+    for _ in range(3000):
+        matrix, zoom = random_matrix((200, 200), replace(hyp, shear=0.0), (100, 100), rng)
+        point = matrix @ (100, 100, 1)  # the centre, which only translation moves
+        middle.append(point[:2] / point[2] / 100 - 0.5)
+        zooms.append(zoom)
+        thirds.append(matrix[2, :2])
+    middle, zooms, thirds = np.array(middle), np.array(zooms), np.array(thirds)
+    assert np.abs(middle).max() <= 0.2 + 1e-9
+    np.testing.assert_allclose(middle.std(0), 0.2 / np.sqrt(3), rtol=0.05)
+    assert zooms.min() >= 0.6
+    assert zooms.max() <= 1.4
+    assert zooms.std() == pytest.approx(0.4 / np.sqrt(3), rel=0.05)
+    np.testing.assert_allclose(thirds.std(0), 0.0005 / np.sqrt(3), rtol=0.05)
+    angles, shears = [], []
+    for _ in range(3000):
+        matrix, zoom = random_matrix((100, 100), replace(STILL, degrees=30.0), (100, 100), rng)
+        angles.append(np.rad2deg(np.arctan2(matrix[0, 1], matrix[0, 0])))
+        np.testing.assert_allclose(np.linalg.det(matrix[:2, :2]), zoom**2)
+        matrix, _ = random_matrix((100, 100), replace(STILL, shear=8.0), (100, 100), rng)
+        shears.append(np.rad2deg(np.arctan((matrix[0, 1], matrix[1, 0]))))
+    for values, limit in ((np.array(angles), 30), (np.array(shears), 8)):
+        assert np.abs(values).max() <= limit + 1e-9
+        np.testing.assert_allclose(values.std(0), limit / np.sqrt(3), rtol=0.05)
 
 
 def test_a_sample_depends_on_seed_epoch_and_place_alone():
