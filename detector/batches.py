@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from detector.augment import letterbox, training_sample
+from detector.augment import letterbox, render
 from detector.cache import Picture
 from detector.objects import Objects
+from detector.samples import Sample, draw
 from evolution.hyperparameters import Hyperparameters
 
 
@@ -21,6 +22,9 @@ class Batch(NamedTuple):
 
     images: Tensor
     targets: Tensor
+
+
+Show = Callable[[Sequence[Sample]], Batch]
 
 
 class ValBatch(NamedTuple):
@@ -45,21 +49,20 @@ def training_batches(
     seed: int,
     epoch: int,
     start: int = 0,
+    show: Show | None = None,
 ) -> Iterator[Batch]:
     """The augmented batches of one epoch, without the first ``start``.
 
     Counter-based chance: the order depends on (seed, epoch), a sample's augmentation on (seed, epoch, place in the epoch) and
-    nothing else, so any batch can be repeated without those before it.
+    nothing else, so any batch can be repeated without those before it. ``show`` renders samples; None means OpenCV.
     """
     plan = _plan(pictures, imgsz, batch, rect, seed, epoch)
     for number, (members, shape) in enumerate(plan[start:], start):
-        images, objects = [], []
+        samples = []
         for place, index in enumerate(members, number * batch):
             rng = np.random.default_rng((seed, epoch, 1, place))
-            image, found = training_sample(index, pictures, hyp, shape, rng, mosaics=not rect)
-            images.append(image)
-            objects.append(found)
-        yield _collate(images, objects)
+            samples.append(draw(index, pictures, hyp, shape, rng, mosaics=not rect))
+        yield show(samples) if show else _collate(*zip(*(render(sample, pictures) for sample in samples), strict=True))
 
 
 def _plan(
