@@ -1,8 +1,8 @@
 """Decoded images and labels, kept warm in this process: a worker trains hundreds of candidates on the same data.
 
 The cache is the one piece of state in this package: a dictionary from (data path, imgsz) to pixels, with room for two data
-sets. An entry is used only while the files it came from keep their sizes and times. It holds about imgsz^2 x 2.3 bytes an
-image (4:3 images; 205 images at 320 pixels are 47 MB).
+sets. An entry is used only while the files it came from keep their sizes and times. The pixels, about imgsz^2 x 2.3 bytes an
+image (4:3 images; 205 images at 320 pixels are 47 MB), are shared with the node's other processes (``detector.decoded``).
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from detector import decoded
 from detector.data import load
 from detector.dataset import Dataset, Sample
+from detector.decoded import Decoded, Wanted
 from detector.errors import DataError
 
 CAPACITY = 2
@@ -26,7 +28,7 @@ OUTLINE_POINTS = 200
 class Picture:
     """One decoded image, resized so that its long side is the training size.
 
-    ``pixels`` (h, w, 3) uint8, BGR. ``native`` is (height, width) of the file. ``labels`` (n, 5) as in ``Sample``.
+    ``pixels`` (h, w, 3) uint8, BGR, read-only. ``native`` is (height, width) of the file. ``labels`` (n, 5) as in ``Sample``.
     ``outlines`` is empty or (n, OUTLINE_POINTS, 2) fractions of the image, NaN for objects without an outline.
     """
 
@@ -61,8 +63,11 @@ def load_cached(data: str, imgsz: int) -> Pictures:
     if held is None or held[0] != _stamps(data, held[1].dataset):
         dataset = load(data)
         stamps = _stamps(data, dataset)
-        train = tuple(_decode(s, imgsz, enlarge=True) for s in dataset.train)
-        held = (stamps, Pictures(dataset, train, tuple(_decode(s, imgsz, enlarge=False) for s in dataset.val)))
+        samples = [*dataset.train, *dataset.val]
+        wanted = [Wanted(s.image, enlarge=i < len(dataset.train)) for i, s in enumerate(samples)]
+        images = decoded.load(wanted, imgsz, _decode, decoded.default_folder())
+        pictures = tuple(_picture(s, image) for s, image in zip(samples, images, strict=True))
+        held = (stamps, Pictures(dataset, pictures[: len(dataset.train)], pictures[len(dataset.train) :]))
     while len(_CACHE) >= CAPACITY:
         del _CACHE[next(iter(_CACHE))]
     _CACHE[key] = held
@@ -84,19 +89,24 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _decode(sample: Sample, imgsz: int, enlarge: bool) -> Picture:
-    pixels = cv2.imread(str(sample.image), cv2.IMREAD_COLOR)
+def _decode(wanted: Wanted, imgsz: int) -> Decoded:
+    pixels = cv2.imread(str(wanted.path), cv2.IMREAD_COLOR)
     if pixels is None:
-        raise DataError(f"{sample.image}: cannot be decoded (truncated?); replace it or remove it from the data set")
+        raise DataError(f"{wanted.path}: cannot be decoded (truncated?); replace it or remove it from the data set")
     native = pixels.shape[:2]
     ratio = imgsz / max(native)
-    if ratio < 1 or (enlarge and ratio > 1):
+    if ratio < 1 or (wanted.enlarge and ratio > 1):
         size = (max(round(native[1] * ratio), 1), max(round(native[0] * ratio), 1))
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR if ratio > 1 else cv2.INTER_AREA)
+    pixels.flags.writeable = False  # as where it is mapped
+    return Decoded(pixels, (native[0], native[1]))
+
+
+def _picture(sample: Sample, image: Decoded) -> Picture:
     outlines = np.empty((0, OUTLINE_POINTS, 2), np.float32)
     if sample.polygons:
         outlines = np.stack([_resampled(p) for p in sample.polygons])
-    return Picture(pixels, (native[0], native[1]), sample.labels, outlines)
+    return Picture(image.pixels, image.native, sample.labels, outlines)
 
 
 def _resampled(polygon: np.ndarray | None) -> np.ndarray:

@@ -21,6 +21,7 @@ from detector.errors import TrainingDiverged
 from detector.evaluate import evaluate
 from detector.lineages import loss_of as lineage_loss
 from detector.models import Detector, architecture
+from detector.precision import autocast
 from detector.resume import Checkpoints, Place, identity
 from detector.scenario import Scenario
 from evolution.hyperparameters import Hyperparameters
@@ -108,7 +109,9 @@ def train(
             rates = schedule.at(place.iteration)
             optim.apply(optimizer, rates)
             images, targets = _to(batch, device)
-            loss, parts = loss_of(model(images), targets)
+            with autocast(device):
+                maps = model(images)
+            loss, parts = loss_of(maps, targets)
             parts = parts.cpu()
             if not torch.isfinite(parts).all():
                 raise TrainingDiverged(f"the loss became {parts.sum().item()} in epoch {epoch}, iteration {place.iteration}")

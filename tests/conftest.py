@@ -14,6 +14,14 @@ from server.database import migrate
 from server.postgres import EmbeddedPostgres
 
 
+@pytest.fixture(scope="session", autouse=True)
+def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded images go into a folder of the test session, also those of the processes that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HYPEVOLVE_CACHE", str(tmp_path_factory.mktemp("images")))
+        yield
+
+
 def _execute(url: str, *statements: str) -> None:
     """Runs statements that refuse a transaction, over a connection that is closed afterwards."""
     engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)

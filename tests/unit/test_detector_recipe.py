@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -16,6 +17,8 @@ import torch
 from detector import anchors, digits, optim
 from detector.data import load
 from detector.ema import Average
+from detector.models import Detector
+from detector.precision import autocast, cpu_has_bfloat16
 from detector.scenario import Scenario
 from evolution.hyperparameters import Hyperparameters
 
@@ -57,6 +60,23 @@ def test_average_follows_the_last_tenth_of_the_steps():
     assert average.model.running_mean.item() == pytest.approx(-weights[-1])
     assert Average.decay(1) < 0.1
     assert Average.decay(10**7) == 0.9999
+
+
+@pytest.mark.skipif(not cpu_has_bfloat16(), reason="this processor has no bfloat16 units")
+def test_bfloat16_gives_nearly_the_same_gradient():
+    torch.manual_seed(0)
+    model = Detector("yolov5n", 3).to(memory_format=torch.channels_last)
+    images = torch.rand(4, 3, 64, 64)
+    weight = model.head.heads[0].weight
+    gradients = []
+    for context in (contextlib.nullcontext(), autocast("cpu")):
+        with context:
+            maps = model(images)
+        gradients.append(torch.autograd.grad(sum(m.float().pow(2).mean() for m in maps), weight)[0])
+    exact, rounded = gradients
+    assert exact.dtype == rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)  # it did compute in another format
+    assert torch.cosine_similarity(exact.flatten(), rounded.flatten(), dim=0) > 0.99
 
 
 def test_fitted_anchors_match_what_stock_ones_miss():
