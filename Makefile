@@ -7,7 +7,7 @@ RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test demo bench-train check check-containers clean
+.PHONY: help setup lint format test demo bench-train chaos chaos-short check check-containers clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -43,6 +43,13 @@ test: $(DEV_STAMP) ## The whole test suite, by cost: unit, integration, end to e
 
 bench-train: $(RUN_STAMP) ## Speed of a candidate: ours against the usual manner, interleaved, on the built-in data set
 	$(BIN)/python -m benchmarks.detector_train
+
+chaos-short: $(DEV_STAMP) ## The fault campaign, small: 1 000 candidates, 20 workers and 10 databases killed (part of make test)
+	$(BIN)/python -m benchmarks.chaos --short
+
+chaos: $(DEV_STAMP) ## The fault campaign: 10 000 candidates, 200 workers, kills of everything; then the long forms of the fault tests
+	$(BIN)/python -m benchmarks.chaos --long --json runs/chaos.json
+	HYPEVOLVE_LONG_TESTS=1 $(BIN)/python -m pytest tests/integration/test_protocol_model.py
 
 check: lint test ## What has to pass before a change lands
 
