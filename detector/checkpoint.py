@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
@@ -45,6 +46,15 @@ def save(model: Detector, names: Sequence[str], path: str | Path, imgsz: int = 6
     tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
     header = {"model": model.name, "lineage": model.lineage, "names": list(names), "imgsz": imgsz}
     save_file(tensors, str(path), metadata={_KEY: json.dumps(header)})
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 of a model's parameters and statistics: equal for two trainings exactly where they ended at the same bits."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
 
 
 def open_model(path: str | Path) -> Opened:

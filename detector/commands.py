@@ -91,6 +91,7 @@ def train(options: argparse.Namespace) -> int:
             progress=_bar,
             checkpoints=options.checkpoints,
             checkpoint_every_s=None if options.checkpoint_every is None else 60 * options.checkpoint_every,
+            checkpoint_least_s=60 * (options.checkpoint_every or 0),
         )
     except TrainingDiverged as error:
         print(f"detector train: {error}", file=sys.stderr)

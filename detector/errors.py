@@ -1,4 +1,4 @@
-"""What can go wrong while training, as two errors that a caller can tell apart. Each carries one line."""
+"""What can go wrong while training, as errors that a caller can tell apart. Each carries one line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ class DataError(ValueError):
 
     The one-line text names the file, the line or key, what is wrong, and the remedy.
     """
+
+
+class OtherTraining(DataError):
+    """A checkpoint belongs to a training with another hyp set, scenario, seed or data."""
 
 
 class TrainingDiverged(RuntimeError):

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from detector.ema import Average
-from detector.errors import DataError
+from detector.errors import OtherTraining
 from detector.models import Detector
 from detector.scenario import Scenario
 from evolution.hyperparameters import Hyperparameters
@@ -52,10 +52,14 @@ def identity(hyp: Hyperparameters, scenario: Scenario, seed: int, data_hash: str
 
 
 class Checkpoints:
-    """The checkpoints of one training in ``folder``, which is created. ``every_s`` None: one after each epoch."""
+    """The checkpoints of one training in ``folder``, which is created.
 
-    def __init__(self, folder: str | Path, which: str, every_s: float | None = None) -> None:
-        self.folder, self.identity, self.every_s = Path(folder), which, every_s
+    One after each epoch that ends ``least_s`` or more after the last checkpoint, and one after ``every_s`` without any (None:
+    however long an epoch is).
+    """
+
+    def __init__(self, folder: str | Path, which: str, every_s: float | None = None, least_s: float = 0.0) -> None:
+        self.folder, self.identity, self.every_s, self.least_s = Path(folder), which, every_s, least_s
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob(".*.partial"):
             left.unlink()
@@ -64,13 +68,15 @@ class Checkpoints:
 
     def due(self, epoch_ends: bool) -> bool:
         """True where a checkpoint should be written at the next chance; stays true until one is."""
-        if self.every_s is not None:
-            return time.monotonic() - self._saved_at >= self.every_s
-        self._waits = self._waits or epoch_ends
-        return self._waits
+        since = time.monotonic() - self._saved_at
+        self._waits = self._waits or (epoch_ends and since >= self.least_s)
+        return self._waits or (self.every_s is not None and since >= self.every_s)
 
-    def save(self, place: Place, model: Detector, average: Average, optimizer: torch.optim.Optimizer) -> None:
-        """Writes a checkpoint and removes all but the last two. No gradient may be pending: gradients are not part of it."""
+    def save(self, place: Place, model: Detector, average: Average, optimizer: torch.optim.Optimizer) -> Path:
+        """Writes a checkpoint, removes all but the last two, and says where the new one is.
+
+        No gradient may be pending: gradients are not part of it.
+        """
         tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
         tensors |= {f"average.{key}": value for key, value in average.model.state_dict().items()}
         for i, parameter in enumerate(_parameters(optimizer)):
@@ -82,10 +88,12 @@ class Checkpoints:
             {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
             metadata={_KEY: json.dumps({**header, "identity": self.identity})},
         )
-        _write(self.folder / f"step-{place.iteration:08d}-{place.epoch:05d}.safetensors", content)
+        path = self.folder / f"step-{place.iteration:08d}-{place.epoch:05d}.safetensors"
+        _write(path, content)
         for old in self._files()[KEPT:]:
             old.unlink(missing_ok=True)
         self._saved_at, self._waits = time.monotonic(), False
+        return path
 
     def restore(self, model: Detector, average: Average, optimizer: torch.optim.Optimizer) -> Place:
         """Brings model, average and optimizer to the newest checkpoint that can be read, and says where that is.
@@ -93,7 +101,7 @@ class Checkpoints:
         Without a checkpoint everything stays as it is.
 
         Raises:
-            DataError: a checkpoint here belongs to another training.
+            OtherTraining: a checkpoint here belongs to another training.
         """
         for path in self._files():
             with contextlib.suppress(OSError, SafetensorError, KeyError, json.JSONDecodeError):
@@ -113,7 +121,7 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer,
     ) -> Place:
         if header.pop("identity") != self.identity:
-            raise DataError(
+            raise OtherTraining(
                 f"{path} belongs to a training with another hyp set, scenario, seed or data; give an empty folder, or remove it"
             )
         with torch.no_grad():

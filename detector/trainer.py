@@ -30,6 +30,7 @@ MOST_GRADIENT = 10.0
 
 Report = Callable[[int, dict[str, float]], None]
 Progress = Callable[[float], None]
+Keep = Callable[[Path, int], None]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def train(
     progress: Progress = lambda fraction: None,
     checkpoints: str | Path | None = None,
     checkpoint_every_s: float | None = None,
+    checkpoint_least_s: float = 0.0,
+    on_checkpoint: Keep = lambda path, epochs: None,
 ) -> Training:
     """Trains from scratch, or from the scenario's weights, and evaluates the averaged weights.
 
@@ -64,11 +67,12 @@ def train(
     evaluated, the final metrics' names; ``progress(fraction)`` after each batch. Either may raise to stop the training. On
     a CPU the same hyp set, scenario, data, seed and number of threads give the same weights bit by bit.
 
-    ``checkpoints`` is a folder for checkpoints, written after each epoch, or every ``checkpoint_every_s`` seconds where that is
-    given. A training that finds one there goes on from it, to the same bits on a CPU; an epoch's report may then come twice.
+    ``checkpoints`` is a folder for checkpoints: one after each epoch (not within ``checkpoint_least_s`` of the last), one after
+    ``checkpoint_every_s`` without any, one where ``progress`` stops the training; ``on_checkpoint(path, epochs done)`` hears of
+    each. A training that finds one there goes on from it, to the same bits on a CPU; an epoch's report may then come twice.
 
     Raises:
-        DataError: the data set, the weights or a checkpoint cannot be used.
+        DataError: the data set or the weights cannot be used; OtherTraining: a checkpoint there is of another training.
         TrainingDiverged: the loss became NaN or infinite.
         ValueError: the hyp set is of another lineage than the scenario.
     """
@@ -90,15 +94,15 @@ def train(
     kept, place = None, Place()
     if checkpoints is not None:
         which = identity(hyp, scenario, seed, pictures.dataset.data_hash)
-        kept = Checkpoints(checkpoints, which, checkpoint_every_s)
+        kept = Checkpoints(checkpoints, which, checkpoint_every_s, checkpoint_least_s)
         place = kept.restore(model, average, optimizer)
     started -= place.seconds
 
-    def keep(epoch_ends: bool) -> None:
+    def keep(epoch_ends: bool = False, now: bool = False) -> None:
         # Gradients that wait for their step are not written: the checkpoint waits with them.
-        if kept is not None and kept.due(epoch_ends) and not pending:
+        if kept is not None and (now or kept.due(epoch_ends)) and not pending:
             place.steps, place.seconds = average.steps, time.perf_counter() - started
-            kept.save(place, model, average, optimizer)
+            on_checkpoint(kept.save(place, model, average, optimizer), place.epoch)
 
     pending = 0
     for epoch in range(place.epoch, scenario.epochs):
@@ -124,8 +128,12 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
                 average.update()
                 pending = 0
-            keep(epoch_ends=False)
-            progress(place.iteration / schedule.total)
+            keep()
+            try:
+                progress(place.iteration / schedule.total)
+            except BaseException:
+                keep(now=True)
+                raise
         metrics = dict(zip(("train_box", "train_obj", "train_cls"), (place.sums / per_epoch).tolist(), strict=True))
         metrics["lr"] = schedule.at(place.iteration - 1).lr
         last = epoch == scenario.epochs - 1

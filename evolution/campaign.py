@@ -22,8 +22,9 @@ class Campaign:
     """One evolution, complete and checked: whatever is left out of a file stands here with its default.
 
     ``base`` is the base scenario as written. ``weights`` are those of fitness, ``options`` those of the strategy.
-    ``candidates`` is the budget, ``retries_failed`` how often a failed training is tried again. ``notes`` say what was filled
-    in. ``imported`` are rows of earlier evolutions, which stand outside the budget.
+    ``candidates`` is the budget, ``retries_failed`` how often a failed training is tried again, ``checkpoint_s`` the longest
+    that a training goes without a checkpoint. ``notes`` say what was filled in. ``imported`` are rows of earlier evolutions,
+    which stand outside the budget.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Campaign:
     retries_failed: int
     heartbeat_s: float
     expire_s: float
+    checkpoint_s: float = 300.0
     notes: tuple[str, ...] = ()
     imported: tuple[ImportedRow, ...] = ()
 
@@ -104,7 +106,7 @@ class Campaign:
             "evolve": {"strategy": self.strategy, "seed": self.seed, "same_seed": self.same_seed, **self.options},
             "budget": {"candidates": self.candidates},
             "retries": {"failed": self.retries_failed},
-            "lease": {"heartbeat": self.heartbeat_s, "expire": self.expire_s},
+            "lease": {"heartbeat": self.heartbeat_s, "expire": self.expire_s, "checkpoint": self.checkpoint_s},
             "notes": list(self.notes),
             "imported": [{"hyp": dict(row.hyp), "metrics": dict(row.metrics)} for row in self.imported],
         }

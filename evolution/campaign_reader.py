@@ -24,7 +24,7 @@ from evolution.strategy import NAMES, OptionError, create
 LATER = ("gpu_hours", "deadline", "patience")  # budgets of the project's plan
 MOST_ROWS = 10_000
 MOST_CANDIDATES = 1_000_000
-PLACEHOLDERS = ("hyp", "epochs", "device", "seed", "dir", "name")  # of a command; worker.command fills them in
+PLACEHOLDERS = ("hyp", "epochs", "device", "seed", "dir", "name", "checkpoint")  # of a command; worker.command fills them in
 _PLAIN = re.compile(r"[\w./:=,@%+~{}-]*")  # what is more than this is a script, whose braces are its own
 _BRACE = re.compile(r"\{(\w+)(\}?)")
 _SLUG = set("abcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -205,12 +205,13 @@ def _lease(top: Section) -> dict[str, float]:
     section = top.section("lease")
     heartbeat = section.duration("heartbeat", 15.0, 0.01, 3600.0)
     expire = section.duration("expire", 60.0, 0.02, 86400.0)
+    checkpoint = section.duration("checkpoint", 300.0, 0.0, 86400.0)
     section.close()
     if expire < 2 * heartbeat:
         section.fault(
             "expire", f"{expire:g}s is less than two heartbeats of {heartbeat:g}s", f"write {4 * heartbeat:g}s or more"
         )
-    return {"heartbeat_s": heartbeat, "expire_s": expire}
+    return {"heartbeat_s": heartbeat, "expire_s": expire, "checkpoint_s": checkpoint}
 
 
 def _imported(top: Section, space: Space, weights: Mapping[str, float], open_file: OpenFile | None) -> tuple[ImportedRow, ...]:

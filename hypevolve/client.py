@@ -7,6 +7,8 @@ asks whether a lost answer belonged to a request that was carried out.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import math
 import random
@@ -14,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
@@ -22,6 +25,8 @@ from pydantic import BaseModel, RootModel, ValidationError
 
 from hypevolve import messages
 from hypevolve.errors import Conflict, Denied, HypevolveError, Invalid, NotFound, ServerFault, Unreachable
+
+_PIECE = 1 << 20  # bytes of a checkpoint in memory at once
 
 Message = TypeVar("Message", bound=BaseModel)
 
@@ -138,6 +143,56 @@ class Client:
 
     def post_failure(self, token: str, failure: messages.Failure) -> messages.FailureAnswer:
         return _read(self._send("POST", f"/leases/{_part(token)}/failure", body=failure), messages.FailureAnswer)
+
+    def put_checkpoint(self, token: str, path: Path, epoch: int) -> messages.Checkpoint:
+        """Store the checkpoint in ``path``, ``epoch`` epochs done. Tried once: the next one is worth more.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").digest()
+            file.seek(0)
+            headers = {"Repr-Digest": f"sha-256=:{base64.b64encode(digest).decode()}:", "Content-Length": str(size)}
+            request = self._http.build_request(
+                "PUT",
+                f"{self.url}{messages.PREFIX}/leases/{_part(token)}/checkpoint",
+                params={"epoch": epoch},
+                content=iter(lambda: file.read(_PIECE), b""),
+                headers=headers,
+                timeout=self._timeout_s,
+            )
+            answer, _ = self._attempt(request)
+        if isinstance(answer, HypevolveError):
+            raise answer
+        return _read(answer, messages.Checkpoint)
+
+    def get_checkpoint(self, candidate: int, sha256: str, path: Path) -> None:
+        """Bring a candidate's checkpoint to ``path``: whole, with this hash, or not at all. Tried once.
+
+        Raises:
+            Unreachable: it did not arrive as it was stored; it may be asked for again.
+            OSError: the file cannot be written.
+        """
+        url = f"{self.url}{messages.PREFIX}/candidates/{candidate}/checkpoint"
+        partial = path.with_name(f".{path.name}.partial")
+        digest = hashlib.sha256()
+        try:
+            with self._http.stream("GET", url, headers={"Accept": "*/*"}, timeout=self._timeout_s) as response:
+                if not response.is_success:
+                    response.read()
+                    raise _error(response, self.url)
+                with partial.open("wb") as file:
+                    for piece in response.iter_bytes(_PIECE):
+                        digest.update(piece)
+                        file.write(piece)
+        except httpx.RequestError as failure:
+            raise Unreachable(f"no checkpoint from {self.url} ({str(failure) or type(failure).__name__})") from failure
+        if digest.hexdigest() != sha256:
+            raise Unreachable(f"the checkpoint from {self.url} is not the one that was stored; it was cut off or replaced")
+        partial.replace(path)
 
     def release(self, token: str, reason: str) -> None:
         self._send("DELETE", f"/leases/{_part(token)}", params={"reason": reason})

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PREFIX = "/api/v1"
 PROTOCOL = 1
+CHECKPOINT_S = 300.0  # the longest that a training goes without a checkpoint, where the campaign says nothing else
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 HypSet = dict[str, float]
@@ -84,6 +85,14 @@ class Ask(Request):
     n: Annotated[int, Field(ge=1, le=64)] = 1
 
 
+class Checkpoint(Answer):
+    """Where a training stands, in the artifact store: ``epoch`` epochs are done."""
+
+    sha256: str
+    bytes: int
+    epoch: int
+
+
 class Lease(Answer):
     """A candidate to train: everything a worker must know, and the token that every later message carries."""
 
@@ -102,6 +111,8 @@ class Lease(Answer):
     epochs: int
     lease_s: float
     beat_s: float
+    checkpoint_s: float = CHECKPOINT_S
+    checkpoint: Checkpoint | None = None
 
 
 class Leases(Answer):
@@ -144,6 +155,7 @@ class Result(Request):
     fitness: float
     hyp_hash: str
     data_hash: str | None = None
+    weights_hash: Annotated[str | None, Field(max_length=128)] = None
     rung: Annotated[int, Field(ge=0)] = 0
     seconds: Annotated[float, Field(ge=0)]
     epochs: Annotated[int, Field(ge=0)]
@@ -188,6 +200,8 @@ class Candidate(Answer):
     seconds: float | None
     epochs_done: int
     worker: str | None
+    weights_hash: str | None = None  # of the trained weights, where the trainer knows it
+    checkpoint_epoch: int | None = None  # epochs done in the checkpoint that the next attempt would go on from
     created_at: datetime
     finished_at: datetime | None
 

@@ -22,6 +22,7 @@ import uvicorn
 
 from server import settings
 from server.app import create_app
+from server.artifacts import ArtifactStore
 from server.database import Database, migrate
 from server.errors import Unavailable
 from server.postgres import EmbeddedPostgres, PostgresUnavailable
@@ -82,12 +83,13 @@ def main(arguments: list[str]) -> int:
         try:
             url = asked.database_url or opened.enter_context(postgres).url  # type: ignore[arg-type]
             migrate(url)
+            artifacts = ArtifactStore(asked.artifacts or str(asked.folder.resolve() / "artifacts"))
             database = opened.enter_context(contextlib.closing(Database(url)))
         except (PostgresUnavailable, Unavailable, ValueError) as error:
             print(error, file=sys.stderr)
             return 1
         opened.callback(_ignore_signals)
-        _serve(asked, database, postgres, listener)
+        _serve(asked, database, artifacts, postgres, listener)
     return 0
 
 
@@ -100,7 +102,13 @@ def _ignore_signals() -> None:
         signal.signal(stop, signal.SIG_IGN)
 
 
-def _serve(asked: settings.Settings, database: Database, postgres: EmbeddedPostgres | None, listener: socket.socket) -> None:
+def _serve(
+    asked: settings.Settings,
+    database: Database,
+    artifacts: ArtifactStore,
+    postgres: EmbeddedPostgres | None,
+    listener: socket.socket,
+) -> None:
     port = listener.getsockname()[1]
     if asked.host not in ("127.0.0.1", "localhost", "::1"):
         log.warning(
@@ -108,7 +116,15 @@ def _serve(asked: settings.Settings, database: Database, postgres: EmbeddedPostg
         )
     shown = "127.0.0.1" if asked.host in ("0.0.0.0", "::") else asked.host  # noqa: S104
     config = uvicorn.Config(
-        create_app(database, root_path=asked.root_path), log_level="warning", access_log=False, timeout_graceful_shutdown=10
+        create_app(
+            database,
+            root_path=asked.root_path,
+            artifacts=artifacts,
+            most_checkpoint_bytes=int(asked.most_checkpoint_gb * 1e9),
+        ),
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=10,
     )
     _Server(config, f"http://{shown}:{port}{asked.root_path}", asked.announce, postgres).run(sockets=[listener])
 

@@ -17,8 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from evolution.problems import InvalidCampaign
 from hypevolve import __version__, messages
-from server import api_campaigns, api_workers, pages
-from server.coordinator import Coordinator
+from server import api_campaigns, api_checkpoints, api_workers, pages
+from server.artifacts import ArtifactStore
+from server.coordinator import MOST_CHECKPOINT_BYTES, Coordinator
 from server.database import Database
 from server.errors import CoordinatorError, Unavailable
 
@@ -27,13 +28,20 @@ log = logging.getLogger("server")
 STATIC = Path(__file__).parent / "static"
 
 
-def create_app(database: Database, *, root_path: str = "") -> FastAPI:
-    """The coordinator's application over a migrated database."""
-    coordinator = Coordinator(database)
+def create_app(
+    database: Database,
+    *,
+    root_path: str = "",
+    artifacts: ArtifactStore | None = None,
+    most_checkpoint_bytes: int = MOST_CHECKPOINT_BYTES,
+) -> FastAPI:
+    """The coordinator's application over a migrated database. Without ``artifacts`` it refuses checkpoints."""
+    coordinator = Coordinator(database, artifacts, most_checkpoint_bytes)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(coordinator.beat()), asyncio.create_task(coordinator.watch.run())]
+        tasks.append(asyncio.create_task(coordinator.collect()))
         try:
             yield
         finally:
@@ -54,6 +62,7 @@ def create_app(database: Database, *, root_path: str = "") -> FastAPI:
     app.state.coordinator = coordinator
     app.add_middleware(_Address, root_path=root_path)
     app.include_router(api_workers.router, prefix=messages.PREFIX)
+    app.include_router(api_checkpoints.router, prefix=messages.PREFIX)
     app.include_router(api_campaigns.router, prefix=messages.PREFIX)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

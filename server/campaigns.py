@@ -36,8 +36,9 @@ def create(connection: Connection, campaign: Campaign) -> bool:
     connection.execute(text("select pg_advisory_xact_lock(hashtext('campaign'), hashtext(:name))"), {"name": campaign.name})
     there = connection.execute(text("select document from campaign where name = :name"), {"name": campaign.name}).first()
     if there is not None:
-        # By way of JSON, so that 15 and 15.0, list and tuple compare as they were stored.
-        differing = _differences(there.document, json.loads(json.dumps(document)))
+        # Read again, so that keys of later versions have their defaults; by way of JSON, so that 15 and 15.0 compare equal.
+        stored = Campaign.from_document(there.document).to_document()
+        differing = _differences(json.loads(json.dumps(stored)), json.loads(json.dumps(document)))
         if differing:
             remedy = "choose another name, or leave this as it was"
             if differing == ["budget.candidates"]:

@@ -15,10 +15,12 @@ from server.errors import Invalid, NotFound
 
 _CANDIDATE = """
     select k.number, k.state, k.origin, k.hyp, k.parents, k.fitness, r.metrics, k.attempts, k.failures, k.failure, r.seconds,
-           coalesce(r.epochs, l.epoch, 0) as epochs_done, w.name as worker, k.created_at, k.finished_at
+           coalesce(r.epochs, l.epoch, 0) as epochs_done, w.name as worker, r.weights_hash,
+           f.epoch as checkpoint_epoch, k.created_at, k.finished_at
     from candidate k
     left join result r on r.candidate_id = k.id and r.counts
     left join lease l on l.candidate_id = k.id
+    left join artifact f on f.candidate_id = k.id and f.state = 'current'
     left join attempt a on a.token = coalesce(r.token, k.token)
     left join worker w on w.id = a.worker_id
     where k.campaign_id = :campaign
@@ -97,6 +99,8 @@ def _number(cursor: str) -> int:
 def curve(connection: Connection, campaign: Row[Any], number: int) -> messages.EpochCurve:
     """The epochs of the attempt whose result counts, or of the newest attempt while there is none.
 
+    Where that attempt went on from another's checkpoint, the epochs up to there are the other's.
+
     Raises:
         NotFound: no such candidate.
     """
@@ -104,10 +108,16 @@ def curve(connection: Connection, campaign: Row[Any], number: int) -> messages.E
     rows = connection.execute(
         text(
             """
-            select e.epoch, e.metrics from candidate k
-            left join result r on r.candidate_id = k.id and r.counts
-            join epoch e on e.candidate_id = k.id and e.token = coalesce(r.token, k.token)
-            where k.campaign_id = :campaign and k.number = :number order by e.epoch
+            with recursive chain (candidate_id, token, until, depth) as (
+              select k.id, coalesce(r.token, k.token), 2147483647, 0 from candidate k
+              left join result r on r.candidate_id = k.id and r.counts
+              where k.campaign_id = :campaign and k.number = :number
+              union all
+              select a.candidate_id, a.resumed_token, least(c.until, a.resumed_epoch), c.depth + 1
+              from chain c join attempt a on a.token = c.token where a.resumed_token is not null)
+            select distinct on (e.epoch) e.epoch, e.metrics from chain c
+            join epoch e on e.candidate_id = c.candidate_id and e.token = c.token and e.epoch <= c.until
+            order by e.epoch, c.depth
             """
         ),
         {"campaign": campaign.id, "number": number},

@@ -11,7 +11,8 @@ import anyio
 from anyio.to_thread import run_sync
 from fastapi import Request
 
-from server import pulse, tally
+from server import checkpoints, pulse, tally
+from server.artifacts import ArtifactStore
 from server.breeding import Breeder
 from server.database import Database
 from server.errors import Unavailable
@@ -21,18 +22,26 @@ T = TypeVar("T")
 
 ESSENTIAL_THREADS = 4
 ORDINARY_THREADS = 8
+TRANSFERS = 16  # checkpoints on their way at once; more wait, and with them their senders
+MOST_CHECKPOINT_BYTES = 4 << 30
 
 
 class Coordinator:
     """Sync work is done in threads, waiting in the event loop."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, artifacts: ArtifactStore | None = None, most_checkpoint_bytes: int = MOST_CHECKPOINT_BYTES
+    ) -> None:
         self.database = database
+        self.artifacts = artifacts
+        self.most_checkpoint_bytes = most_checkpoint_bytes
+        self.transfers = asyncio.Semaphore(TRANSFERS)
         self.breeder = Breeder(database)
         self.watch = WorkWatch(self._look)
         self._essential = anyio.CapacityLimiter(ESSENTIAL_THREADS)
         self._ordinary = anyio.CapacityLimiter(ORDINARY_THREADS)
         self._drawing = anyio.CapacityLimiter(1)
+        self._moving = anyio.CapacityLimiter(TRANSFERS)
 
     async def essential(self, work: Callable[[], T]) -> T:
         """Run a heartbeat, result or release: never behind asks or pages."""
@@ -45,6 +54,10 @@ class Coordinator:
         """Draw a picture: a second of computing, in which asks must not queue."""
         return await run_sync(work, limiter=self._drawing)
 
+    async def moving(self, work: Callable[[], T]) -> T:
+        """Read or write a piece of an artifact: disks and buckets may be slow, and nothing else waits for them."""
+        return await run_sync(work, limiter=self._moving)
+
     async def _look(self) -> dict[str, int]:
         return await self.ordinary(lambda: self.database.run(work_by_campaign))
 
@@ -55,6 +68,14 @@ class Coordinator:
                 await self.essential(lambda: self.database.run(pulse.beat, essential=True))
                 await self.ordinary(lambda: self.database.run(tally.fold))
             await asyncio.sleep(pulse.INTERVAL_S)
+
+    async def collect(self) -> None:
+        """Remove checkpoints that nobody will read again, until cancelled."""
+        store = self.artifacts
+        while store is not None:
+            await asyncio.sleep(checkpoints.COLLECT_EVERY_S)
+            with contextlib.suppress(Unavailable):
+                await self.moving(lambda: checkpoints.collect(self.database, store))
 
 
 def coordinator_of(request: Request) -> Coordinator:

@@ -3,6 +3,7 @@
 CoordinatorError
 ├── NotFound      404  no such campaign, candidate or token
 ├── Conflict      409  the state of things forbids it: another document under this name, a superseded lease, other hashes
+├── TooLarge      413  more than this coordinator takes
 ├── Invalid       422  the request itself is wrong
 └── Unavailable   503  the database cannot answer now; the same request may be repeated
 """
@@ -32,6 +33,10 @@ class NotFound(CoordinatorError):
 
 class Conflict(CoordinatorError):
     status = 409
+
+
+class TooLarge(CoordinatorError):
+    status = 413
 
 
 class Invalid(CoordinatorError):

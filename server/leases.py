@@ -26,8 +26,9 @@ MAX_ATTEMPTS = 20  # of any kind; then the candidate has failed, so that no cand
 
 _LEASES = """
     select k.id as candidate, c.name as campaign, k.number, k.rung, a.token, k.hyp, k.hyp_hash, c.data_hash, c.document, c.seed,
-           c.same_seed, c.lease_s, c.beat_s
+           c.same_seed, c.lease_s, c.beat_s, f.sha256, f.bytes, f.epoch
     from attempt a join candidate k on k.id = a.candidate_id join campaign c on c.id = k.campaign_id
+    left join artifact f on f.candidate_id = k.id and f.state = 'current'
     where a.request_id = :request_id order by a.request_slot
 """
 
@@ -84,8 +85,9 @@ def grant(connection: Connection, candidate: int, campaign: int, number: int, as
     connection.execute(
         text(
             """
-            insert into attempt (token, candidate_id, worker_id, request_id, request_slot)
-            values (:token, :candidate, :worker, :request, :slot)
+            insert into attempt (token, candidate_id, worker_id, request_id, request_slot, resumed_token, resumed_epoch)
+            select :token, :candidate, :worker, :request, :slot, f.token, f.epoch
+            from (values (1)) as always left join artifact f on f.candidate_id = :candidate and f.state = 'current'
             """
         ),
         {"token": token, "candidate": candidate, "worker": ask.worker, "request": ask.request_id, "slot": slot},
@@ -231,4 +233,6 @@ def _lease(row: Row[Any]) -> messages.Lease:
         epochs=document["base"]["epochs"],
         lease_s=row.lease_s,
         beat_s=row.beat_s,
+        checkpoint_s=document["lease"].get("checkpoint", messages.CHECKPOINT_S),
+        checkpoint=None if row.sha256 is None else messages.Checkpoint(sha256=row.sha256, bytes=row.bytes, epoch=row.epoch),
     )

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from evolution.fitness import fitness
 from hypevolve import messages
-from server import events, tally
+from server import checkpoints, events, tally
 from server.errors import Conflict, Invalid, NotFound
 from server.leases import MAX_ATTEMPTS, OVER, end_attempt, held
 from server.tables import epoch, result
@@ -66,7 +66,8 @@ def store_result(connection: Connection, candidate: int, token: str, body: messa
     if first:  # the campaign learns its data from this result; lock order is campaign, then candidate
         connection.execute(text("select 1 from campaign where id = :id for no key update"), {"id": row.campaign_id})
     row = held(connection, token, lock=True)
-    digest = hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    # Without what is absent: a field that a later version adds changes no digest.
+    digest = hashlib.sha256(json.dumps(body.model_dump(mode="json", exclude_none=True), sort_keys=True).encode()).hexdigest()
     before = connection.execute(text("select * from result where token = :token"), {"token": token}).first()
     if before is not None:
         return _repeated(before, digest)
@@ -85,6 +86,7 @@ def store_result(connection: Connection, candidate: int, token: str, body: messa
             seconds=body.seconds,
             epochs=body.epochs,
             body_sha256=digest,
+            weights_hash=body.weights_hash,
         )
     )
     if refusal is not None:
@@ -174,6 +176,7 @@ def store_failure(connection: Connection, token: str, failure: messages.Failure)
     end_attempt(connection, token, "failed", f"{failure.kind}: {failure.detail}")
     final = row.failures + 1 > row.retries_failed or row.attempts >= MAX_ATTEMPTS
     connection.execute(text("delete from lease where candidate_id = :id"), {"id": row.id})
+    checkpoints.discard(connection, row.id)
     connection.execute(
         text(
             """

@@ -10,13 +10,18 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Settings:
-    """How one coordinator process runs. Without ``database_url`` it starts its own PostgreSQL in ``folder``."""
+    """How one coordinator process runs.
+
+    Without ``database_url`` it starts its own PostgreSQL in ``folder``; without ``artifacts`` checkpoints lie beside it.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8080
     folder: Path = Path("hypevolve-data")
     database_url: str | None = None
     pg_bin: str | None = None
+    artifacts: str | None = None
+    most_checkpoint_gb: float = 4.0
     root_path: str = ""
     announce: Path | None = None
 
@@ -37,6 +42,15 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         help="postgresql://user:password@host/name of your own server (environment: HYPEVOLVE_DATABASE_URL)",
     )
     parser.add_argument("--pg-bin", help="folder with the programs postgres and initdb for the embedded PostgreSQL")
+    parser.add_argument(
+        "--artifacts",
+        default=environment.get("HYPEVOLVE_ARTIFACTS") or None,
+        help="where checkpoints go: a folder, s3://bucket/prefix or gs://bucket/prefix, the same for every coordinator of a "
+        "database (environment: HYPEVOLVE_ARTIFACTS; default: FOLDER/artifacts)",
+    )
+    parser.add_argument(
+        "--most-checkpoint-gb", type=float, default=default.most_checkpoint_gb, help="largest checkpoint (default %(default)s)"
+    )
     parser.add_argument("--root-path", default=default.root_path, help="URL prefix behind a proxy, such as /hypevolve")
     parser.add_argument("--announce", type=Path, help="write {url, pid} to this file once requests are answered")
     return Settings(**vars(parser.parse_args(arguments)))

@@ -160,6 +160,8 @@ attempt = Table(
     Column("ended_at", DateTime(timezone=True)),
     Column("outcome", Text),
     Column("detail", JSONB),
+    Column("resumed_token", Text),  # the attempt from whose checkpoint this one goes on, and the epochs done there
+    Column("resumed_epoch", Integer),
     UniqueConstraint("request_id", "request_slot"),
     CheckConstraint("outcome in ('done','late','failed','released','lost','refused','cancelled')", name="outcome"),
 )
@@ -198,10 +200,27 @@ result = Table(
     Column("seconds", Double, nullable=False),
     Column("epochs", Integer, nullable=False),
     Column("body_sha256", Text, nullable=False),
+    Column("weights_hash", Text),  # equal where two trainings ended at the same bits
     _stamp("stored_at"),
     CheckConstraint("fitness not in ('NaN','Infinity','-Infinity')", name="finite"),
 )
 Index("result_counts", result.c.candidate_id, result.c.rung, unique=True, postgresql_where=text("counts"))
+
+# Objects in the artifact store. A row is there before its object is and goes after it, so that no object is ever forgotten.
+artifact = Table(
+    "artifact",
+    metadata,
+    Column("name", Text, primary_key=True),  # of the object, new for every upload
+    Column("candidate_id", BigInteger, ForeignKey("candidate.id"), nullable=False),
+    Column("token", Text, ForeignKey("attempt.token"), nullable=False),
+    Column("state", Text, nullable=False, server_default="writing"),
+    Column("sha256", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False, server_default="0"),
+    Column("epoch", Integer, nullable=False),
+    _stamp("created_at"),
+    CheckConstraint("state in ('writing','current','obsolete')", name="state"),
+)
+Index("artifact_current", artifact.c.candidate_id, unique=True, postgresql_where=text("state = 'current'"))
 
 epoch = Table(
     "epoch",

@@ -99,6 +99,7 @@ def _argv(trainer: Mapping[str, Any], context: Context) -> list[str]:
         "{seed}": str(context.seed),
         "{dir}": str(context.dir),
         "{name}": context.name,
+        "{checkpoint}": str(context.checkpoint),
     }
     template = trainer.get("command")
     if not isinstance(template, list) or not template:

@@ -23,6 +23,10 @@ class Context:
 
     ``hyp`` is the hyp set, ``base`` the base scenario, ``dir`` an empty folder that is removed afterwards, ``data_root`` the
     folder that relative paths of the campaign start at. The function returns a mapping of metrics.
+
+    ``checkpoint`` is a file to go on from, where it exists when the training starts, and to write where the training stands to:
+    safetensors or JSON, beside it first and then renamed (``os.replace``). It is sent to the coordinator, and whichever node
+    trains the candidate next finds it there. ``checkpoint_s`` is the longest that a training should go without writing one.
     """
 
     hyp: dict[str, float]
@@ -35,8 +39,18 @@ class Context:
     name: str
     say: Say = field(repr=False)
     cancelled: Callable[[], bool] = field(repr=False)
+    checkpoint_s: float = 300.0
+    data_hash: str | None = None
     epochs_done: int = 0
     _progress_due: float = 0.0
+    _checkpoint_seen: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        self._checkpoint_seen = _stamp(self.checkpoint)
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.dir / "checkpoint"
 
     def report(self, epoch: int, /, **metrics: float) -> None:
         """Post the metrics of one epoch. Values that are no finite numbers are left out: only the final metrics decide.
@@ -62,8 +76,20 @@ class Context:
 
     def check(self) -> None:
         """Raises Cancelled where the training is to stop."""
+        self.look_for_checkpoint()
         if self.cancelled():
             raise Cancelled
+
+    def look_for_checkpoint(self) -> None:
+        """Tell the supervisor where ``checkpoint`` has been written anew."""
+        stamp = _stamp(self.checkpoint)
+        if stamp not in (None, self._checkpoint_seen):
+            self._checkpoint_seen = stamp
+            self.keep(self.checkpoint, self.epochs_done)
+
+    def keep(self, path: Path, epochs: int) -> None:
+        """Tell the supervisor of a checkpoint."""
+        self.say({"say": "checkpoint", "path": str(path), "epoch": epochs})
 
 
 def final_metrics(metrics: object) -> dict[str, float]:
@@ -86,6 +112,15 @@ def final_metrics(metrics: object) -> dict[str, float]:
     if broken:
         raise TrainingFailed("nan", f"not finite: {', '.join(f'{name} = {numbers[name]}' for name in broken)}")
     return numbers
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Changes whenever the file is written or replaced."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _number(value: object) -> float | None:

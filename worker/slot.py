@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import queue
+import shutil
 import signal
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from hypevolve import messages
 from hypevolve.client import Client
 from hypevolve.errors import HypevolveError, ServerFault, Unreachable
 from hypevolve.hashes import hyp_hash
+from worker.checkpoints import CheckpointRelay, Written, fetch
 from worker.contact import Contact
 from worker.devices import Device
 from worker.epochs import EpochRelay
@@ -30,6 +32,18 @@ LONG_POLL_S = 20.0
 CANCEL_GRACE_S = 5.0  # from asking a training to stop to killing its process
 START_S = 120.0
 LAST_EPOCHS_S = 2.0
+LAST_CHECKPOINT_S = 8.0  # when a candidate is handed back; more would be lost if the node went meanwhile
+
+
+_ASSIGNED = {"token", "hyp", "hyp_hash", "data_hash", "base", "trainer", "weights", "seed", "epochs", "checkpoint_s"}
+
+
+class _Ears(NamedTuple):
+    """Who is told what a training says."""
+
+    beat: Heartbeat
+    epochs: EpochRelay
+    checkpoints: CheckpointRelay
 
 
 class _Stop:
@@ -163,22 +177,29 @@ class Slot(threading.Thread):
         if hyp_hash(lease.hyp) != lease.hyp_hash:
             self._fail(lease, "data", "the leased hyp set does not have the leased hyp_hash; was it changed on its way?", [])
             return
-        with (
-            EpochRelay(desk.telling, lease, desk.contact) as relay,
-            Heartbeat(desk.telling, lease, desk.contact, self._obey) as beat,
-        ):
-            self._process.train(self._assignment(lease))
-            end = self._follow(lease, beat, relay)
-            epochs = [epoch.model_dump() for epoch in relay.finish(LAST_EPOCHS_S)] if end["say"] in ("done", "failed") else []
-        self._conclude(lease, end, epochs)
+        scratch = desk.spool.scratch(lease.token)
+        try:
+            with (
+                EpochRelay(desk.telling, lease, desk.contact) as epochs,
+                CheckpointRelay(desk.telling, lease, desk.contact) as checkpoints,
+                Heartbeat(desk.telling, lease, desk.contact, self._obey) as beat,
+            ):
+                fetch(desk.telling, lease, scratch / "checkpoint", self._stopping)
+                self._process.train(self._assignment(lease, scratch))
+                end = self._follow(lease, _Ears(beat, epochs, checkpoints))
+                left = epochs.finish(LAST_EPOCHS_S) if end["say"] in ("done", "failed") else []
+                if end["say"] in ("stopped", "interrupted") and not desk.contact.silent:
+                    checkpoints.finish(LAST_CHECKPOINT_S)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        self._conclude(lease, end, [epoch.model_dump() for epoch in left])
 
-    def _assignment(self, lease: messages.Lease) -> dict[str, Any]:
-        wanted = lease.model_dump(include={"token", "hyp", "hyp_hash", "base", "trainer", "weights", "seed", "epochs"})
+    def _assignment(self, lease: messages.Lease, scratch: Path) -> dict[str, Any]:
         return {
-            **wanted,
+            **lease.model_dump(include=_ASSIGNED),
             "device": self._device.name,
             "data_root": str(self._desk.data_root),
-            "dir": str(self._desk.spool.scratch(lease.token)),
+            "dir": str(scratch),
             "name": f"{lease.campaign}-{lease.number}",
         }
 
@@ -191,7 +212,7 @@ class Slot(threading.Thread):
         else:
             self._inbox.put(command)
 
-    def _follow(self, lease: messages.Lease, beat: Heartbeat, relay: EpochRelay) -> dict[str, Any]:
+    def _follow(self, lease: messages.Lease, ears: _Ears) -> dict[str, Any]:
         """Listen to the training until it ends; its last message, or one in its place."""
         wanted_end: dict[str, Any] | None = None  # what the end means once it was we who stopped it
         kill_at: float | None = None
@@ -219,17 +240,19 @@ class Slot(threading.Thread):
                 return wanted_end or _death(item.status, tail)
             elif isinstance(item, Said) and item.process == self._process.pid and item.message.get("token") == lease.token:
                 heard_at = time.monotonic()
-                end = self._heed(item.message, beat, relay)
+                end = self._heed(item.message, ears)
                 if end is not None:
                     return end if wanted_end is None or end["say"] == "done" else wanted_end
 
-    def _heed(self, said: dict[str, Any], beat: Heartbeat, relay: EpochRelay) -> dict[str, Any] | None:
+    def _heed(self, said: dict[str, Any], ears: _Ears) -> dict[str, Any] | None:
         """Take in one message of the training; returned where it is the last."""
         if said["say"] == "progress":
-            beat.progress = said["fraction"]
+            ears.beat.progress = said["fraction"]
         elif said["say"] == "epoch":
-            beat.epoch = max(beat.epoch, said["epoch"])
-            relay.add(messages.Epoch(epoch=max(said["epoch"], 0), metrics=said["metrics"]))
+            ears.beat.epoch = max(ears.beat.epoch, said["epoch"])
+            ears.epochs.add(messages.Epoch(epoch=max(said["epoch"], 0), metrics=said["metrics"]))
+        elif said["say"] == "checkpoint":
+            ears.checkpoints.add(Written(Path(said["path"]), said["epoch"]))
         elif said["say"] == "group":
             self._process.command_group = said["group"]
         else:
@@ -260,6 +283,7 @@ class Slot(threading.Thread):
             fitness=end["fitness"],
             hyp_hash=end["hyp_hash"],
             data_hash=end["data_hash"],
+            weights_hash=end["weights_hash"],
             rung=lease.rung,
             seconds=end["seconds"],
             epochs=end["epochs"],

@@ -12,17 +12,19 @@ from typing import Any, NamedTuple
 
 from worker import command
 from worker.blame import one_line
+from worker.checkpoints import LEAST_S
 from worker.context import Context
 from worker.devices import cuda_fault
 from worker.errors import NotInstalled, TrainingFailed
 
 
 class Trained(NamedTuple):
-    """``seconds`` and ``data_hash`` are None where the trainer does not know them."""
+    """``seconds``, ``data_hash`` and ``weights_hash`` are None where the trainer does not know them."""
 
     metrics: Any
     seconds: float | None = None
     data_hash: str | None = None
+    weights_hash: str | None = None
 
 
 def train(trainer: Mapping[str, Any], context: Context) -> Trained:
@@ -49,8 +51,11 @@ def _detector(context: Context) -> Trained:
     try:
         import torch
 
-        from detector.errors import DataError, TrainingDiverged
+        from detector.cache import load_cached
+        from detector.checkpoint import weights_hash
+        from detector.errors import DataError, OtherTraining, TrainingDiverged
         from detector.scenario import Scenario
+        from detector.trainer import Training
         from detector.trainer import train as train_detector
 
         if context.device == "cpu":
@@ -75,15 +80,42 @@ def _detector(context: Context) -> Trained:
     def report(epoch: int, metrics: Mapping[str, float]) -> None:
         context.report(epoch, **metrics)
 
-    try:
-        training = train_detector(
-            hyp, scenario, seed=context.seed, device=context.device, report=report, progress=context.progress
+    folder = context.dir / "checkpoints"
+    if context.checkpoint.exists():  # its name sorts before any that this training will write
+        folder.mkdir()
+        context.checkpoint.rename(folder / f"step-{0:08d}-{0:05d}.safetensors")
+
+    def run(folder: Path) -> Training:
+        return train_detector(
+            hyp,
+            scenario,
+            seed=context.seed,
+            device=context.device,
+            report=report,
+            progress=context.progress,
+            checkpoints=folder,
+            checkpoint_every_s=context.checkpoint_s,
+            checkpoint_least_s=min(LEAST_S, context.checkpoint_s),
+            on_checkpoint=context.keep,
         )
+
+    try:
+        data_hash = load_cached(scenario.data, scenario.imgsz).dataset.data_hash
+        if context.data_hash not in (None, data_hash):  # known before hours of training rather than after
+            hashes = f"hash {data_hash[:12]}, the campaign's {context.data_hash[:12]}"
+            raise NotInstalled(
+                f"base.data: this node has other data ({hashes}); make {scenario.data} the same on every node", "other_data"
+            )
+        try:
+            training = run(folder)
+        except OtherTraining as error:
+            print(f"the checkpoint is of no use here, the training starts from the beginning: {error}", file=sys.stderr)
+            training = run(context.dir / "checkpoints-anew")
     except DataError as error:
         raise TrainingFailed("data", str(error)) from error
     except TrainingDiverged as error:
         raise TrainingFailed("nan", str(error)) from error
-    return Trained(training.metrics, training.seconds, training.data_hash)
+    return Trained(training.metrics, training.seconds, training.data_hash, weights_hash(training.model))
 
 
 def _function(path: str, context: Context) -> Callable[[Context], Any]:

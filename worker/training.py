@@ -12,7 +12,6 @@ import json
 import math
 import os
 import queue
-import shutil
 import signal
 import sys
 import threading
@@ -59,6 +58,8 @@ def run(assignment: Mapping[str, Any], say: Say, cancelled: threading.Event) -> 
         name=assignment["name"],
         say=say,
         cancelled=cancelled.is_set,
+        checkpoint_s=assignment["checkpoint_s"],
+        data_hash=assignment["data_hash"],
     )
     try:
         return _train(assignment, context, began)
@@ -76,7 +77,7 @@ def run(assignment: Mapping[str, Any], say: Say, cancelled: threading.Event) -> 
     finally:
         with contextlib.suppress(OSError):
             os.chdir(context.data_root)  # a trainer may have moved
-        shutil.rmtree(scratch, ignore_errors=True)
+        context.look_for_checkpoint()  # written on the way out
 
 
 def _train(assignment: Mapping[str, Any], context: Context, began: float) -> dict[str, Any]:
@@ -106,6 +107,7 @@ def _train(assignment: Mapping[str, Any], context: Context, began: float) -> dic
         "fitness": judged,
         "hyp_hash": trained_hash,
         "data_hash": trained.data_hash,
+        "weights_hash": trained.weights_hash,
         "seconds": seconds,
         "epochs": context.epochs_done or context.epochs,
     }

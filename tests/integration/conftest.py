@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from server.app import create_app
+from server.artifacts import ArtifactStore
 from server.database import Database
 
 
@@ -99,6 +101,6 @@ class Api:
 
 
 @pytest.fixture
-def api(database: Database) -> Iterator[Api]:
-    with TestClient(create_app(database)) as http:
+def api(database: Database, tmp_path: Path) -> Iterator[Api]:
+    with TestClient(create_app(database, artifacts=ArtifactStore(str(tmp_path / "artifacts")))) as http:
         yield Api(http, database)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 import threading
@@ -152,8 +153,12 @@ def test_the_worker_trains_the_scenarios_lineage(data, tmp_path, monkeypatch):
             "token": "t", "hyp": hyp, "hyp_hash": hyp_hash(hyp), "trainer": {"kind": "detector"}, "seed": 3, "epochs": 1,
             "base": {"data": data, "imgsz": 64, "batch": 4, "lineage": "yolov3-2019"}, "weights": {"map50": 0.5, "f1": 0.5},
             "device": "cpu", "data_root": str(tmp_path), "dir": str(scratch), "name": "digits-3",
+            "checkpoint_s": 300.0, "data_hash": None,
         }  # fmt: skip
-        return run(assignment, lambda _: None, threading.Event())
+        try:
+            return run(assignment, lambda _: None, threading.Event())
+        finally:
+            shutil.rmtree(scratch)
 
     done = end(dict(lineage_space("yolov3-2019").start))
     assert (done["say"], done["metrics"]["conf"]) == ("done", 0.1)

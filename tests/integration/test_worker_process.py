@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -49,6 +50,7 @@ class Coordinator:
         self.leases: list[dict[str, Any]] = []
         self.answer: Callable[[Asked], int | str | None] = lambda _: None
         self.command: Callable[[str], str] = lambda _token: "continue"
+        self.checkpoint: Any = {"sha256": "", "bytes": 0, "epoch": 0}
         coordinator = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -91,6 +93,8 @@ class Coordinator:
             return 200, {"current": True}
         if asked.path.endswith("/result"):
             return 201, {"counts": True}
+        if "/checkpoint" in asked.path:
+            return 200, self.checkpoint
         if asked.path.endswith("/failure"):
             return 200, {"state": "queued"}
         if asked.method == "DELETE":
@@ -205,6 +209,49 @@ def test_a_candidate_is_trained_and_told(coordinator: Coordinator, start: Callab
     assert re.search(r"node-1/cpu0: bccd #0 done map50 0.4 fitness 0.4 in", worker.log)
     assert "chatter" not in worker.log
     assert [list((tmp_path / "folder" / kind).iterdir()) for kind in ("leases", "outbox", "scratch")] == [[], [], []]
+
+
+RESUMES = (
+    "import json\n"
+    "done = json.loads(ctx.checkpoint.read_text())['epoch'] if ctx.checkpoint.exists() else 0\n"
+    "for epoch in range(done, 3):\n"
+    "    (ctx.dir / 'draft').write_text(json.dumps({'epoch': epoch + 1}))\n"
+    "    os.replace(ctx.dir / 'draft', ctx.checkpoint)\n"
+    "    ctx.report(epoch, map50=0.1)\n"
+)
+
+
+def test_a_function_that_is_handed_back_sends_its_checkpoint_before(
+    coordinator: Coordinator, start: Callable[..., Worker], tmp_path: Path
+):
+    coordinator.offer(f"{RESUMES}{FOR_EVER}", tmp_path, checkpoint_s=300)
+    worker = start()
+    coordinator.wait_for("checkpoint")  # the first at once, the next within 30 s, or when it is handed back
+    coordinator.wait_for("epochs$")
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.ends() == 0, worker.log
+    sent = coordinator.of("PUT .*token0/checkpoint")
+    assert sent[-1].body == {"epoch": 3}
+    assert sent[-1].path.endswith("?epoch=3")
+    (released,) = coordinator.of("DELETE .*token0")
+    assert sent[-1].at < released.at
+
+
+def test_a_function_goes_on_from_the_checkpoint_of_another_node(
+    coordinator: Coordinator, start: Callable[..., Worker], tmp_path: Path
+):
+    coordinator.checkpoint = {"epoch": 2}
+    content = json.dumps(coordinator.checkpoint).encode()
+    known = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "epoch": 2}
+    coordinator.offer(f"{RESUMES}return {{'map50': done}}", tmp_path, checkpoint=known)
+    spoilt = {"sha256": "0" * 64, "bytes": 1, "epoch": 2}  # not what is stored, however often it is asked for
+    coordinator.answer = lambda asked: 404 if "candidates/101/checkpoint" in asked.path else None
+    coordinator.offer(f"{RESUMES}return {{'map50': done}}", tmp_path, checkpoint=spoilt)
+    worker = start("--max", "2")
+    assert worker.ends() == 0, worker.log
+    assert [result.body["metrics"]["map50"] for result in coordinator.of("result$")] == [2, 0]
+    assert "bccd #0: goes on from its checkpoint, epoch 2" in worker.log
+    assert "bccd #1: no checkpoint" in worker.log
 
 
 def test_a_result_is_repeated_unchanged_until_it_is_answered(

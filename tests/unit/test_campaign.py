@@ -65,7 +65,7 @@ fitness: {map50_95: 1}
 evolve: {strategy: yolov5-2021, seed: 4, same_seed: true, parents: 3, parent: weighted}
 budget: {candidates: 12, gpu_hours: null, deadline: null, patience: null}
 retries: {failed: 0}
-lease: {heartbeat: 500ms, expire: 5m}
+lease: {heartbeat: 500ms, expire: 5m, checkpoint: 1m}
 """,
         **{"hyp.yaml": hyp_text(lr0=0.02)},
     )
@@ -80,7 +80,8 @@ lease: {heartbeat: 500ms, expire: 5m}
     assert (campaign.seed, campaign.same_seed) == (4, True)
     options = {"parents": 3, "parent": "weighted", "mutation_probability": 0.8, "sigma": 0.2, "faithful": False}
     assert campaign.options == options
-    assert (campaign.candidates, campaign.retries_failed, campaign.heartbeat_s, campaign.expire_s) == (12, 0, 0.5, 300.0)
+    assert (campaign.candidates, campaign.retries_failed) == (12, 0)
+    assert (campaign.heartbeat_s, campaign.expire_s, campaign.checkpoint_s) == (0.5, 300.0, 60.0)
 
 
 def test_ultralytics_order():
