@@ -7,7 +7,7 @@ RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test demo bench-train chaos chaos-short check check-containers clean
+.PHONY: help setup lint format test demo bench-train bench-race chaos chaos-short check check-containers clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ test: $(DEV_STAMP) ## The whole test suite, by cost: unit, integration, end to e
 
 bench-train: $(RUN_STAMP) ## Speed of a candidate: ours against the usual manner, interleaved, on the built-in data set
 	$(BIN)/python -m benchmarks.detector_train
+
+bench-race: $(RUN_STAMP) ## A race of strategies on a real detector; resumes, takes about an hour of one core
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.race --folder runs/race
 
 chaos-short: $(DEV_STAMP) ## The fault campaign, small: 1 000 candidates, 20 workers and 10 databases killed (part of make test)
 	$(BIN)/python -m benchmarks.chaos --short

@@ -30,7 +30,7 @@ from detector.scenario import Scenario
 from detector.trainer import describe
 from detector.trainer import train as run_training
 from evolution import yaml
-from evolution.hyperparameters import Hyperparameters
+from evolution.hyperparameters import SCENARIO_GENES, Hyperparameters, split_hyp
 
 EXIT_DIVERGED = 4
 EXIT_DATA = 5
@@ -57,13 +57,17 @@ def train(options: argparse.Namespace) -> int:
     """Trains once; with ``--check`` only looks for what is wrong with the data."""
     if options.check:
         return _check(options.data)
-    base = {"data": options.data} | {key: getattr(options, key) for key in _KEYS}
+    genes, instead = _hyp_file(options.hyp)
+    base = {"data": options.data} | {key: getattr(options, key) for key in _KEYS} | instead
     try:
         scenario = Scenario.from_mapping(base, data_root=Path.cwd())
     except ValueError as error:
         raise UsageError(str(error)) from None
     _machine(options)
-    hyp = _hyp(options.hyp, scenario.lineage)
+    try:
+        hyp = Hyperparameters.from_mapping(genes, scenario.lineage)
+    except ValueError as error:
+        raise ValueError(f"{options.hyp}: {error}") from None
     facts = describe(scenario)
     for remark in facts["remarks"]:
         print(f"{scenario.data}: {remark}", file=sys.stderr)
@@ -256,17 +260,23 @@ def _write_json(path: str, document: Any) -> None:
     Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
-def _hyp(path: str | None, lineage: str) -> Hyperparameters:
-    """The hyp set of a YAML file. Raises ValueError, one line that names the file."""
+def _hyp_file(path: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The genes of a hyp file, and those that take the place of an option, such as ``optimizer: AdamW``.
+
+    Raises:
+        ValueError: one line that names the file.
+    """
     if path is None:
-        return Hyperparameters.from_mapping({}, lineage)
+        return {}, {}
     values = yaml.load(read_text(Path(path)), path)
     if not isinstance(values, dict):
         raise ValueError(f"{path}: is no mapping of genes; write one 'gene: number' a line")
-    for name, value in values.items():
+    genes, instead = split_hyp(values)
+    for name, value in genes.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{path} key {name}: is {value!r}, no number; write {name}: NUMBER")
-    try:
-        return Hyperparameters.from_mapping(values, lineage)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    for name, value in instead.items():
+        if value not in SCENARIO_GENES[name]:
+            known = ", ".join(map(str, SCENARIO_GENES[name]))
+            raise ValueError(f"{path} key {name}: is {value!r}; choices are {known}")
+    return genes, instead

@@ -92,13 +92,14 @@ class Campaign:
             "genes": [
                 {
                     "name": gene.name,
-                    "start": gene.start,
+                    "start": gene.decode(gene.start),
                     "gain": gene.gain,
                     "min": gene.lower,
                     "max": gene.upper,
                     "scale": gene.scale,
                     "integer": gene.integer,
                     "meaning": gene.meaning,
+                    "choices": list(gene.choices),
                 }
                 for gene in self.space
             ],

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, cast
 
-from evolution.hyperparameters import lineage_space
-from evolution.problems import Findings, Path, nearest, shown
+from evolution.hyperparameters import SCENARIO_GENES, lineage_space
+from evolution.problems import Findings, Path, finite, nearest, shown
 from evolution.sections import Section
-from evolution.space import Gene, Scale, Space
+from evolution.space import Scale, Space, Value
 from evolution.space_reader import FORMATS, HypFile, build_space, few, read_entry, read_hyp, valid_name
 from evolution.yaml import YamlError, load_document
 
 OpenFile = Callable[[str], str]
 
 
-def file_genes(top: Section, lineage: str, own_genes: bool, open_file: OpenFile | None) -> tuple[Space, tuple[str, ...]]:
+def file_genes(
+    top: Section, lineage: str, own_genes: bool, base: Mapping[str, Any], open_file: OpenFile | None
+) -> tuple[Space, tuple[str, ...]]:
     """The space of a campaign file, and notes on what was filled in; faults become findings."""
     form = top.text("space_format", FORMATS[0], FORMATS)
     space = top.section("space")
@@ -30,7 +33,9 @@ def file_genes(top: Section, lineage: str, own_genes: bool, open_file: OpenFile 
     hyp, sound = _hyp(top, open_file)
     if not sound:
         return Space(()), ()
-    return build_space(top.findings, lineage=lineage, own_genes=own_genes, hyp=hyp, entries=entries, fixed=list(fixed))
+    return build_space(
+        top.findings, lineage=lineage, own_genes=own_genes, hyp=hyp, entries=entries, fixed=list(fixed), base=base
+    )
 
 
 def _hyp(top: Section, open_file: OpenFile | None) -> tuple[HypFile | None, bool]:
@@ -81,7 +86,8 @@ def document_genes(top: Section, lineage: str, own_genes: bool) -> Space:
     if not isinstance(listed, list | tuple):
         top.fault("genes", f"is {shown(listed)}", "write a list of {name, start, gain, min, max}")
         return Space(())
-    values, entries, extra = {}, {}, {}
+    values: dict[str, Value] = {}
+    entries, extra = {}, {}
     for index, item in few(top.findings, ("genes",), dict(enumerate(listed))).items():
         section = Section(top.findings, item, ("genes", index))
         name = section.text("name", "")
@@ -89,22 +95,33 @@ def document_genes(top: Section, lineage: str, own_genes: bool) -> Space:
             continue
         if name in values:
             section.fault("name", f"gene {name} is there twice", "keep one of them")
-        values[name] = section.number("start", 0.0)
+        choices = section.take("choices") or None
+        alone = isinstance(choices, list | tuple) and len(choices) == 1  # fixed, so that it needs no entry
+        start = section.take("start", 0.0)
+        kept = start if choices and isinstance(start, str | bool) else finite(start)
+        if kept is None:
+            section.fault("start", f"is {shown(start)}", "write a finite number")
+        values[name] = 0.0 if kept is None else kept
         scale = section.text("scale", "linear", ("linear", "log", "log1m"))
-        extra[name] = (scale, section.flag("integer", False), section.text("meaning", ""))
-        entry = {"gain": section.number("gain", 1.0), "min": section.number("min", 0.0), "max": section.number("max", 0.0)}
-        entries[name] = read_entry(top.findings, entry, section.path, FORMATS[0])
+        extra[name] = (scale, section.text("meaning", ""))
+        entry: dict[str, Any] = {"gain": section.number("gain", 1.0)}
+        limits = {"min": section.number("min", 0.0), "max": section.number("max", 0.0)}
+        integer = section.flag("integer", False)
+        if choices is None:
+            entry |= limits | {"integer": integer}
+        else:
+            entry["choices"] = choices
+        if not alone:
+            entries[name] = read_entry(top.findings, entry, section.path, FORMATS[0])
         section.close()
-    known = lineage_space(lineage).names
+    known = [*lineage_space(lineage).names, *SCENARIO_GENES]
     for name in values:
         if not own_genes and name not in known:
-            top.findings.add(("genes", name), f"is no gene of lineage {lineage}", nearest(name, list(known)))
+            top.findings.add(("genes", name), f"is no gene of lineage {lineage}", nearest(name, known))
     # A detector's document may hold fewer genes than its lineage has by now: the others stay at their defaults.
     hyp = HypFile(values, top.findings, ("genes",), "genes")
-    space, _ = build_space(top.findings, lineage=lineage, own_genes=True, hyp=hyp, entries=entries, fixed=[])
-    genes = []
-    for name in values:
-        if name in space:
-            gene, (scale, integer, meaning) = space[name], extra[name]
-            genes.append(Gene(name, gene.start, gene.gain, gene.lower, gene.upper, cast(Scale, scale), integer, meaning))
+    space, _ = build_space(top.findings, lineage=lineage, own_genes=True, hyp=hyp, entries=entries, fixed=[], base={})
+    genes = [
+        replace(space[name], scale=cast(Scale, extra[name][0]), meaning=extra[name][1]) for name in values if name in space
+    ]
     return Space(tuple(genes))

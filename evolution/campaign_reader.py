@@ -18,7 +18,7 @@ from evolution.hyperparameters import LINEAGES
 from evolution.problems import Findings, InvalidInput, Path, finite, shown
 from evolution.result_files import ImportedRow, read_result_file
 from evolution.sections import Section, json_value
-from evolution.space import Space
+from evolution.space import Space, Value
 from evolution.strategy import NAMES, OptionError, create
 
 LATER = ("gpu_hours", "deadline", "patience")  # budgets of the project's plan
@@ -59,7 +59,7 @@ def read_fields(findings: Findings, value: Any, open_file: OpenFile | None) -> d
         fields["space"] = document_genes(top, lineage, own_genes)
         fields["notes"] = _notes(top)
     else:
-        fields["space"], fields["notes"] = file_genes(top, lineage, own_genes, open_file)
+        fields["space"], fields["notes"] = file_genes(top, lineage, own_genes, fields["base"], open_file)
     space_is_sound = len(findings.problems) == before
     fields["weights"] = _weights(top)
     fields |= _evolve(top, fields["space"] if space_is_sound else None)
@@ -257,13 +257,34 @@ def _imported(top: Section, space: Space, weights: Mapping[str, float], open_fil
 
 def _document_row(section: Section, space: Space) -> ImportedRow | None:
     hyp, metrics = section.take("hyp"), section.take("metrics")
-    for key, values in (("hyp", hyp), ("metrics", metrics)):
-        if not isinstance(values, Mapping) or any(finite(value) is None for value in values.values()):
-            section.fault(key, f"is {shown(values)}", "write a mapping of names to finite numbers")
-            return None
+    if not isinstance(metrics, Mapping) or any(finite(value) is None for value in metrics.values()):
+        section.fault("metrics", f"is {shown(metrics)}", "write a mapping of names to finite numbers")
+        return None
+    read = read_hyp_set(section.findings, hyp, (*section.path, "hyp"), space)
+    if read is None:
+        return None
+    return ImportedRow(read, {str(name): float(value) for name, value in metrics.items()})
+
+
+def read_hyp_set(findings: Findings, hyp: Any, path: Path, space: Space) -> dict[str, Value] | None:
+    """A complete hyp set in the order of the space; None after a finding. Bounds are not looked at."""
+    if not isinstance(hyp, Mapping):
+        findings.add(path, f"is {shown(hyp)}", "write a mapping of genes to their values")
+        return None
     if set(hyp) != set(space.names):
         odd = sorted(map(str, set(hyp) ^ set(space.names)))
-        section.fault("hyp", f"its genes are not those of the space: {shown(odd)}", "give every gene, and no other")
+        findings.add(path, f"its genes are not those of the space: {shown(odd)}", "give every gene, and no other")
         return None
-    kept = {str(name): float(value) for name, value in metrics.items()}
-    return ImportedRow({name: float(hyp[name]) for name in space.names}, kept)
+    values: dict[str, Value] = {}
+    for gene in space:
+        value = hyp[gene.name]
+        number = finite(value)
+        if gene.choices and isinstance(value, str | bool):
+            values[gene.name] = value
+        elif not gene.choices and number is not None:
+            values[gene.name] = number
+        else:
+            wanted = "one of " + ", ".join(map(str, gene.choices)) if gene.choices else "a finite number"
+            findings.add((*path, gene.name), f"is {shown(value)}", f"write {wanted}")
+            return None
+    return values

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, NamedTuple, Self
 
-from evolution.space import Gene, Scale, Space
+from evolution.space import Gene, Scale, Space, Value
 
 
 class Range(NamedTuple):
@@ -23,10 +23,26 @@ class Range(NamedTuple):
     upper: float
 
 
-def _gene(meaning: str, yolov5: Range | None, scale: Scale = "linear", without: float = 0.0) -> Any:
+# Keys of the base scenario that may also be genes, with the values they may have; the gene's value takes the key's place.
+SCENARIO_GENES: Mapping[str, tuple[str, ...] | tuple[bool, ...]] = {
+    "optimizer": ("auto", "SGD", "Adam", "AdamW"),
+    "rect": (False, True),
+}
+
+
+def split_hyp(hyp: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str, Value]]:
+    """The genes of a lineage, and those that take the place of a key of the base scenario."""
+    scenario = {name: value for name, value in hyp.items() if name in SCENARIO_GENES}
+    return {name: value for name, value in hyp.items() if name not in scenario}, scenario
+
+
+def _gene(meaning: str, yolov5: Range | None, scale: Scale = "linear", without: float = 0.0, integer: bool = False) -> Any:
     """``yolov5`` is None where that lineage lacks the gene; ``without`` is the value that holds in a lineage that lacks it."""
     default = without if yolov5 is None else yolov5.default
-    return field(default=default, metadata={"meaning": meaning, "scale": scale, "yolov5": yolov5, "without": without})
+    return field(
+        default=default,
+        metadata={"meaning": meaning, "scale": scale, "yolov5": yolov5, "without": without, "integer": integer},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +70,7 @@ class Hyperparameters:
     anchor_t: float = _gene(
         "largest ratio of a side to an anchor's side that still matches", Range(4.0, 1, 2.0, 8.0), "log", without=4.0
     )
-    anchors: float = _gene("anchors per output level, rounded", Range(3.0, 2, 2.0, 10.0), without=3.0)
+    anchors: float = _gene("anchors per output level", Range(3.0, 2, 2.0, 10.0), without=3.0, integer=True)
     fl_gamma: float = _gene("focal loss gamma; 0 is plain cross entropy", Range(0.0, 0, 0.0, 2.0))
     hsv_h: float = _gene("hue jitter, fraction", Range(0.015, 1, 0.0, 0.1))
     hsv_s: float = _gene("saturation jitter, fraction", Range(0.7, 1, 0.0, 0.9))
@@ -75,7 +91,7 @@ class Hyperparameters:
     wh: float = _gene("gain of the squared error of log sizes", None, "log")
 
     @classmethod
-    def from_mapping(cls, hyp: Mapping[str, float], lineage: str = "yolov5") -> Self:
+    def from_mapping(cls, hyp: Mapping[str, Value], lineage: str = "yolov5") -> Self:
         """A hyp set of a lineage from a mapping that may omit genes (they take the lineage's default).
 
         Raises:
@@ -165,6 +181,7 @@ def lineage_space(lineage: str = "yolov5") -> Space:
         ValueError: names an unknown lineage and the known ones.
     """
     meanings = {f.name: (f.metadata["meaning"], f.metadata["scale"]) for f in _gene_fields()}
+    integers = {f.name for f in _gene_fields() if f.metadata["integer"]}
     if lineage != "yolov5":
         meanings |= _BEFORE_YOLOV5
     return Space(
@@ -177,6 +194,7 @@ def lineage_space(lineage: str = "yolov5") -> Space:
                 upper=limits.upper,
                 scale=meanings[name][1],
                 meaning=meanings[name][0],
+                integer=name in integers,
             )
             for name, limits in _column(lineage).items()
         )

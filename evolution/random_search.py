@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from evolution import options
+from evolution.choices import anew
 from evolution.cube import Cube
 from evolution.space import Gene, Space
 from evolution.strategy import History, Needs, Proposal, fittest_hyp
@@ -46,8 +47,7 @@ class RandomSearch:
         cube = Cube(space)
         if self.scaled:
             return Proposal(cube.hyp(rng.random(len(cube))), ())
-        lower, upper = np.array([gene.lower for gene in space]), np.array([gene.upper for gene in space])
-        return Proposal(bounded(space, lower + rng.random(len(space)) * (upper - lower)), ())
+        return Proposal(bounded(space, anew(space, rng)), ())
 
     def incumbent(self, space: Space, history: History) -> dict[str, float] | None:
         return fittest_hyp(space, history)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from evolution.fitness import formula
 from evolution.problems import InvalidInput, Problem, nearest
-from evolution.space import Space
+from evolution.space import Gene, Space, Value
 
 # Columns of evolve.csv, and the metrics that they hold.
 COLUMNS: Mapping[str, str] = {
@@ -37,7 +37,7 @@ class ResultRow:
     """A finished candidate, as the files show it. A metric that it lacks is written as nan."""
 
     number: int
-    hyp: Mapping[str, float]
+    hyp: Mapping[str, Value]
     metrics: Mapping[str, float]
     fitness: float
 
@@ -46,7 +46,7 @@ class ResultRow:
 class ImportedRow:
     """A row of an earlier evolution: a hyp set in the order of the space, and what it measured (only finite values)."""
 
-    hyp: Mapping[str, float]
+    hyp: Mapping[str, Value]
     metrics: Mapping[str, float]
 
 
@@ -59,18 +59,23 @@ def evolve_csv(space: Space, rows: Sequence[ResultRow]) -> str:
     names = (*COLUMNS, *space.names)
     lines = [",".join(f"{name:>20}" for name in names)]
     for row in sorted(rows, key=lambda row: row.number):
-        lines.append(",".join(f"{value:20.5g}" for value in _values(space, row)))
+        lines.append(",".join(_field(value, 20, 5) for value in _values(space, row)))
     return "\n".join(lines) + "\n"
 
 
 def evolve_txt(space: Space, rows: Sequence[ResultRow]) -> str:
     """The text of ``evolve.txt``, as yolov5 wrote it until August 2021."""
     ranked = sorted(rows, key=lambda row: (-row.fitness, row.number))
-    lines = dict.fromkeys("".join(f"{value:10.3g}" for value in _values(space, row)) for row in ranked)
+    lines = dict.fromkeys("".join(_field(value, 10, 3) for value in _values(space, row)) for row in ranked)
     return "".join(f"{line}\n" for line in lines)
 
 
-def _values(space: Space, row: ResultRow) -> list[float]:
+def _field(value: Value, width: int, digits: int) -> str:
+    """A number to ``digits`` digits, or a choice as YAML writes it."""
+    return f"{yaml_value(value):>{width}}" if isinstance(value, str | bool) else f"{value:{width}.{digits}g}"
+
+
+def _values(space: Space, row: ResultRow) -> list[Value]:
     return [row.metrics.get(name, math.nan) for name in COLUMNS.values()] + [row.hyp[name] for name in space.names]
 
 
@@ -89,8 +94,15 @@ def hyp_yaml(campaign_name: str, row: ResultRow, of: int, weights: Mapping[str, 
         "# " + ", ".join(f"{row.metrics.get(name, math.nan):20.5g}" for name in COLUMNS.values()),
         "",
     ]
-    lines += [f"{name}: {yaml_float(row.hyp[name])}" for name in space.names]
+    lines += [f"{name}: {yaml_value(row.hyp[name])}" for name in space.names]
     return "\n".join(lines) + "\n"
+
+
+def yaml_value(value: Value) -> str:
+    """The value of a gene in a YAML file; a choice is a plain word (``space_reader`` refuses others)."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, str) else yaml_float(value)
 
 
 def yaml_float(value: float) -> str:
@@ -138,8 +150,13 @@ def read_evolve_csv(text: str, source: str, space: Space) -> tuple[ImportedRow, 
         if len(fields) != len(header):
             fault = f"{len(fields)} fields, the header has {len(header)}"
             raise _fault(source, line, fault, "remove the row, or restore the file")
-        values = dict(zip(header, _numbers(source, line, fields), strict=True))
-        rows.append(_row(source, line, space, {name: values.get(column) for column, name in COLUMNS.items()}, values))
+        numbers, hyp = {}, {}
+        for name, field in zip(header, fields, strict=True):
+            if name in space:
+                hyp[name] = _gene_value(source, line, space[name], field)
+            else:
+                numbers[name] = _number(source, line, field)
+        rows.append(_row(source, line, space, {name: numbers.get(column) for column, name in COLUMNS.items()}, hyp))
     return tuple(rows)
 
 
@@ -153,10 +170,10 @@ def read_evolve_txt(text: str, source: str, space: Space) -> tuple[ImportedRow, 
     rows = []
     results = len(COLUMNS)
     for line, content in _lines(text):
-        values = _numbers(source, line, content.split())
-        if len(values) != results + len(space):
-            hyps = max(len(values) - results, 0)
-            fault = f"{len(values)} columns are {results} results and {hyps} hyps, the space has {len(space)} genes"
+        fields = content.split()
+        if len(fields) != results + len(space):
+            hyps = max(len(fields) - results, 0)
+            fault = f"{len(fields)} columns are {results} results and {hyps} hyps, the space has {len(space)} genes"
             remedy = "evolve with the genes of that file, or add the missing column"
             if hyps == len(space) - 1 and "anchors" in space:
                 remedy = (
@@ -165,8 +182,11 @@ def read_evolve_txt(text: str, source: str, space: Space) -> tuple[ImportedRow, 
             elif hyps > len(space):
                 remedy = "evolve with the genes of that file, or remove the columns that are no gene"
             raise _fault(source, None, fault, remedy)
-        metrics: dict[str, float | None] = dict(zip(COLUMNS.values(), values, strict=False))
-        rows.append(_row(source, line, space, metrics, dict(zip(space.names, values[results:], strict=True))))
+        metrics: dict[str, float | None] = {
+            name: _number(source, line, field) for name, field in zip(COLUMNS.values(), fields, strict=False)
+        }
+        hyp = {gene.name: _gene_value(source, line, gene, field) for gene, field in zip(space, fields[results:], strict=True)}
+        rows.append(_row(source, line, space, metrics, hyp))
     return tuple(rows)
 
 
@@ -174,21 +194,28 @@ def _lines(text: str) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(text.lstrip("\ufeff").splitlines(), 1) if line.strip()]
 
 
-def _numbers(source: str, line: int, fields: list[str]) -> list[float]:
-    numbers = []
-    for field in fields:
-        try:
-            numbers.append(float(field))
-        except ValueError:
-            remedy = "restore the number, or remove the row"
-            raise _fault(source, line, f"'{field.strip()[:40]}' is no number", remedy) from None
-    return numbers
+def _number(source: str, line: int, field: str) -> float:
+    try:
+        return float(field)
+    except ValueError:
+        remedy = "restore the number, or remove the row"
+        raise _fault(source, line, f"'{field.strip()[:40]}' is no number", remedy) from None
 
 
-def _row(source: str, line: int, space: Space, metrics: Mapping[str, float | None], values: Mapping[str, float]) -> ImportedRow:
-    hyp = {name: values[name] + 0.0 for name in space.names}
+def _gene_value(source: str, line: int, gene: Gene, field: str) -> Value:
+    if not gene.choices:
+        return _number(source, line, field) + 0.0
+    for choice in gene.choices:
+        if yaml_value(choice) == field.strip():
+            return choice
+    known = ", ".join(map(yaml_value, gene.choices))
+    raise _fault(source, line, f"'{field.strip()[:40]}' is no {gene.name}", f"choices are {known}; or remove the row")
+
+
+def _row(source: str, line: int, space: Space, metrics: Mapping[str, float | None], values: Mapping[str, Value]) -> ImportedRow:
+    hyp = {name: values[name] for name in space.names}
     kept = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
-    missing = [name for name in hyp if not math.isfinite(hyp[name])]
+    missing = [gene.name for gene in space if not math.isfinite(gene.encode(hyp[gene.name]))]
     missing += [COLUMNS[column] for column in REQUIRED if COLUMNS[column] not in kept]
     if missing:
         raise _fault(source, line, f"'{missing[0]}' is not finite", "remove the row: that training did not finish")

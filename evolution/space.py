@@ -2,6 +2,10 @@
 
 The space knows bounds, gains and rounding; it does not know how a child is bred (``evolution.yolov5_2021``) nor what a gene
 means to a detector (``evolution.hyperparameters``).
+
+A hyp set as people, workers and files see it holds a ``Value`` per gene: a number, or one of the gene's ``choices`` (texts such
+as ``AdamW``, or false and true). Strategies see numbers alone: a choice is its index, between ``lower`` 0 and ``upper`` n - 1.
+``Space.encode`` and ``Space.decode`` go from one to the other, at the edge where rows come from the database.
 """
 
 from __future__ import annotations
@@ -12,14 +16,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 Scale = Literal["linear", "log", "log1m"]
+Value = float | bool | str
 
 
 @dataclass(frozen=True)
 class Gene:
     """One hyperparameter as a campaign searches it.
 
-    ``start`` is the value of candidate 0. ``gain`` scales the mutation step; 0 fixes the gene. ``scale`` says where equal
-    steps matter: ``log`` for values that span decades, ``log1m`` (log of 1 - x) for momenta, ``linear`` for fractions.
+    ``start`` is the value of candidate 0, as a number (of a gene of choices: the index). ``gain`` scales the mutation step; 0
+    fixes the gene. ``scale`` says where equal steps matter: ``log`` for values that span decades, ``log1m`` (log of 1 - x) for
+    momenta, ``linear`` for fractions. ``integer`` genes hold whole numbers. ``choices`` are values without an order.
     """
 
     name: str
@@ -30,6 +36,7 @@ class Gene:
     scale: Scale = "linear"
     integer: bool = False
     meaning: str = ""
+    choices: tuple[str, ...] | tuple[bool, ...] = ()
 
     @property
     def fixed(self) -> bool:
@@ -41,6 +48,16 @@ class Gene:
         if self.fixed:
             return self.start
         return min(max(value, self.lower), self.upper)
+
+    def encode(self, value: Value) -> float:
+        """``value`` as strategies see it. A choice that the gene no longer has becomes the start."""
+        if not self.choices:
+            return float(value)
+        return float(self.choices.index(value)) if value in self.choices else self.start
+
+    def decode(self, number: float) -> Value:
+        """The inverse of ``encode``."""
+        return self.choices[round(number)] if self.choices else number
 
 
 @dataclass(frozen=True)
@@ -76,11 +93,28 @@ class Space:
 
     @property
     def start(self) -> dict[str, float]:
-        """The given hyp set, which candidate 0 trains unchanged."""
+        """The given hyp set as numbers; decoded it is what candidate 0 trains."""
         return {gene.name: gene.start for gene in self.genes}
 
-    def contains(self, hyp: Mapping[str, float]) -> bool:
-        """True where ``hyp`` assigns every gene, no other, a finite value inside its bounds (a fixed gene: its start)."""
-        if set(hyp) != set(self.names):
+    def encode(self, hyp: Mapping[str, Value]) -> dict[str, float]:
+        """A hyp set as numbers, in the order of the space."""
+        return {gene.name: gene.encode(hyp[gene.name]) for gene in self.genes}
+
+    def decode(self, numbers: Mapping[str, float]) -> dict[str, Value]:
+        """The hyp set that ``numbers`` stand for."""
+        return {gene.name: gene.decode(numbers[gene.name]) for gene in self.genes}
+
+    def contains(self, numbers: Mapping[str, float]) -> bool:
+        """True where ``numbers`` assign every gene, no other, a finite value inside its bounds (a fixed gene: its start).
+
+        A gene of choices and an integer gene hold whole numbers.
+        """
+        if set(numbers) != set(self.names):
             return False
-        return all(math.isfinite(hyp[gene.name]) and gene.clip(hyp[gene.name]) == hyp[gene.name] for gene in self.genes)
+        return all(_allowed(gene, numbers[gene.name]) for gene in self.genes)
+
+
+def _allowed(gene: Gene, number: float) -> bool:
+    if not math.isfinite(number) or gene.clip(number) != number:
+        return False
+    return gene.fixed or not (gene.integer or gene.choices) or number == round(number)

@@ -17,7 +17,8 @@ child                       with probability 0.5 per gene: + sigma z, clipped
 from 30 rows                with probability 0.4 c, c = min(elite / d, 1), those genes come instead from a normal around
                             the parent with covariance cov(elite) decay^2 c + diag(sigma^2 / d), reflected; the elite are
                             the fittest fifth, at most 30
-duplicates                  drawn again while the child is a known row, up to 200 times, the last 100 at random
+duplicates                  drawn again while the child is a finished, failed or pending one, up to 200 times, the last 100 at
+                            random; with ``faithful: true`` pending ones are not looked at, as in the program
 ==========================  ===================================================================================
 
 Published numbers and behaviour, written anew. Gains g are the campaign's. Order of rows is that of their numbers, where the
@@ -28,16 +29,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evolution import options
+from evolution.choices import anew, chosen, switched
 from evolution.cube import reflected
 from evolution.space import Gene, Space
-from evolution.strategy import History, Needs, Proposal, Row, by_fitness, fittest_hyp
-from evolution.yolov5_2021 import DECIMALS, MOST_DRAWS, Vector, bounded, draw_index, parent_weights
+from evolution.strategy import Candidate, History, Needs, Proposal, Row, by_fitness, fittest_hyp
+from evolution.yolov5_2021 import DECIMALS, MOST_DRAWS, Vector, bounded, draw_index, movable_by_factor, parent_weights
 
 PARENTS = 9
 WIDENED = 0.2
@@ -101,7 +104,7 @@ class _Tuner:
 
     @property
     def options(self) -> Mapping[str, Any]:
-        return {}
+        return asdict(self)
 
     def incumbent(self, space: Space, history: History) -> dict[str, float] | None:
         return fittest_hyp(space, history)
@@ -117,7 +120,7 @@ class UltralyticsOf2025(_Tuner):
 
     def moves(self, gene: Gene, value: float) -> bool:
         """A factor moves whatever is not fixed and not 0; crossover moves a 0 only where some row has another value."""
-        return not gene.fixed and value != 0
+        return movable_by_factor(gene, value)
 
     def propose(self, space: Space, history: History, rng: np.random.Generator) -> Proposal:
         """A blend of the fittest rows, multiplied; see ``Strategy.propose``."""
@@ -127,22 +130,32 @@ class UltralyticsOf2025(_Tuner):
         if rows:
             weights = parent_weights([row.fitness for row in rows])
             drawn = [draw_index(weights, rng) for _ in range(PARENTS)]
-            child = blend(_values(space, rows)[drawn], rng)
+            values = _values(space, rows)[drawn]
+            child = np.where(chosen(space), values[0], blend(values, rng))  # a choice is that of the first one drawn
             parents = tuple(sorted({rows[i].number for i in drawn}))
         movable = np.array([self.moves(gene, value) for gene, value in zip(space, child, strict=True)], dtype=bool)
         if not movable.any():
             raise ValueError("no gene can move: each is fixed, or 0, which no factor changes")
-        gains = np.array([gene.gain for gene in space])
-        return Proposal(bounded(space, child * factors_2025(gains, sigma_2025(history.number), movable, rng)), parents)
+        multiplied = movable & ~chosen(space)
+        if not multiplied.any():
+            return Proposal(switched(space, bounded(space, child), rng, surely=True), parents)
+        gains = np.array([0.0 if gene.choices else gene.gain for gene in space])
+        factors = factors_2025(gains, sigma_2025(history.number), multiplied, rng)
+        return Proposal(switched(space, bounded(space, child * factors), rng), parents)
 
 
 @dataclass(frozen=True)
 class UltralyticsOf2026(_Tuner):
-    """The rule of August 2026."""
+    """The rule of August 2026 and its option."""
+
+    faithful: bool = False
+
+    def __post_init__(self) -> None:
+        options.flag("faithful", self.faithful)
 
     @property
     def needs(self) -> Needs:
-        return Needs(fittest=round(ELITE_MOST / ELITE_SHARE), newest=STALE_AFTER + 1)
+        return Needs(fittest=round(ELITE_MOST / ELITE_SHARE), newest=STALE_AFTER + 1, failed=100, pending=not self.faithful)
 
     def moves(self, gene: Gene, value: float) -> bool:
         """A step is added: a gene that is 0 moves too."""
@@ -150,14 +163,15 @@ class UltralyticsOf2026(_Tuner):
 
     def propose(self, space: Space, history: History, rng: np.random.Generator) -> Proposal:
         """A step from one of the fittest rows; see ``Strategy.propose``."""
-        genes = [i for i, gene in enumerate(space) if not gene.fixed]
-        if not genes:
+        if all(gene.fixed for gene in space):
             raise ValueError("no gene can move: each is fixed")
+        genes = [i for i, gene in enumerate(space) if not gene.fixed and not gene.choices]
         lower = np.array([gene.lower for gene in space])
         span = np.array([max(gene.upper - gene.lower, 1e-300) for gene in space])
         rows = by_fitness(history.fittest)
         points = np.clip((_values(space, rows) - lower) / span, 0.0, 1.0)
-        known = [{name: row.hyp[name] for name in space.names} for row in history.rows]
+        seen: list[Row | Candidate] = [*history.rows, *history.failed, *(() if self.faithful else history.pending)]
+        known = {tuple(one.hyp[name] for name in space.names) for one in seen} | {tuple(space.start.values())}
         parents: tuple[int, ...] = ()
         parent, decay, elite = (np.array([gene.start for gene in space]) - lower) / span, 1.0, points[:0]
         if rows:
@@ -171,13 +185,14 @@ class UltralyticsOf2026(_Tuner):
         sigma = np.maximum(SIGMA * decay * np.array([gene.gain for gene in space]), resolution)
         hyp = space.start
         for draw in range(DRAWS):
-            child = parent.copy()
             if draw < LOCAL_DRAWS:
-                child[genes] = steps_2026(parent[genes], elite[:, genes], sigma[genes], decay, len(genes), rng)
+                child = parent.copy()
+                if genes:
+                    child[genes] = steps_2026(parent[genes], elite[:, genes], sigma[genes], decay, len(genes), rng)
+                hyp = switched(space, bounded(space, lower + child * span), rng)
             else:
-                child, parents = rng.random(len(space)), ()
-            hyp = bounded(space, lower + child * span)
-            if hyp not in known and hyp != space.start:
+                hyp, parents = bounded(space, anew(space, rng)), ()
+            if tuple(hyp.values()) not in known:
                 break
         return Proposal(hyp, parents)
 

@@ -32,9 +32,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evolution import options
+from evolution.choices import chosen, mean, switched
 from evolution.space import Gene, Space
 from evolution.strategy import History, Needs, Proposal, by_fitness, fittest_hyp
-from evolution.yolov5_2021 import MOST_DRAWS, Vector, parent_weights, tidy
+from evolution.yolov5_2021 import MOST_DRAWS, Vector, movable_by_factor, parent_weights, tidy
 
 SIGMA = 0.15
 SIGMAS = {"momentum": 0.05} | dict.fromkeys(("weight_decay", "hsv_s", "hsv_v", "degrees", "translate", "scale", "shear"), 0.20)
@@ -74,8 +75,8 @@ class _Multiplied:
         return asdict(self)
 
     def moves(self, gene: Gene, value: float) -> bool:
-        """A factor moves whatever is not fixed and not 0."""
-        return not gene.fixed and value != 0
+        """A factor moves whatever is not fixed and not 0. A choice is drawn anew."""
+        return movable_by_factor(gene, value)
 
     def incumbent(self, space: Space, history: History) -> dict[str, float] | None:
         return fittest_hyp(space, history)
@@ -100,9 +101,10 @@ class Yolov3Of2019(_Multiplied):
         """A child of the fittest row; see ``Strategy.propose``."""
         rows = by_fitness(history.fittest)[:1]
         parent = np.array([rows[0].hyp[name] if rows else space[name].start for name in space.names])
-        self._movable(space, parent)
-        sigmas = np.array([SIGMAS.get(name, SIGMA) for name in space.names])
-        return Proposal(tidy(space, parent * factors_2019(sigmas, rng)), tuple(row.number for row in rows))
+        multiplied = self._movable(space, parent) & ~chosen(space)
+        sigmas = np.array([0.0 if gene.choices else SIGMAS.get(gene.name, SIGMA) for gene in space])
+        child = tidy(space, parent * factors_2019(sigmas, rng))
+        return Proposal(switched(space, child, rng, surely=not multiplied.any()), tuple(row.number for row in rows))
 
 
 @dataclass(frozen=True)
@@ -125,10 +127,13 @@ class Yolov3Of2020(_Multiplied):
         rows = by_fitness(history.fittest)[: self.needs.fittest]
         if rows:
             weights = parent_weights([row.fitness for row in rows], least=0.0)
-            parent = weights @ np.array([[row.hyp[name] for name in space.names] for row in rows])
+            parent = mean(space, np.array([[row.hyp[name] for name in space.names] for row in rows]), weights)
         else:
             parent = np.array([gene.start for gene in space])
-        movable = self._movable(space, parent)
-        gains = np.array([gene.gain for gene in space])
-        factors = factors_2020(gains, movable, self.method, rng)
-        return Proposal(tidy(space, parent * factors), tuple(row.number for row in rows))
+        multiplied = self._movable(space, parent) & ~chosen(space)
+        numbers = tuple(row.number for row in rows)
+        if not multiplied.any():
+            return Proposal(switched(space, tidy(space, parent), rng, surely=True), numbers)
+        gains = np.array([0.0 if gene.choices else gene.gain for gene in space])
+        factors = factors_2020(gains, multiplied, self.method, rng)
+        return Proposal(switched(space, tidy(space, parent * factors), rng), numbers)

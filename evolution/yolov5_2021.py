@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evolution import options
+from evolution.choices import chosen, mean, switched
 from evolution.space import Gene, Space
 from evolution.strategy import History, Needs, Proposal, by_fitness, fittest_hyp
 
@@ -65,8 +66,8 @@ class Yolov5:
         return asdict(self)
 
     def moves(self, gene: Gene, value: float) -> bool:
-        """A factor moves whatever is not fixed and not 0: 0 times anything is 0."""
-        return not gene.fixed and value != 0
+        """A factor moves whatever is not fixed and not 0: 0 times anything is 0. A choice is drawn anew."""
+        return movable_by_factor(gene, value)
 
     def propose(self, space: Space, history: History, rng: np.random.Generator) -> Proposal:
         """A child of the fittest rows, or of the start hyp set while there are none; see ``Strategy.propose``."""
@@ -78,9 +79,12 @@ class Yolov5:
         movable = self._movable(space, parent)
         if not movable.any():
             raise ValueError("no gene can move: each is fixed, or 0, which no factor changes")
-        gains = np.array([gene.gain for gene in space])
-        factors = draw_factors(gains, movable, rng, probability=self.mutation_probability, sigma=self.sigma)
-        return Proposal(bounded(space, parent * factors), numbers)
+        multiplied = movable & ~chosen(space)
+        if not multiplied.any():
+            return Proposal(switched(space, bounded(space, parent), rng, surely=True), numbers)
+        gains = np.array([0.0 if gene.choices else gene.gain for gene in space])
+        factors = draw_factors(gains, multiplied, rng, probability=self.mutation_probability, sigma=self.sigma)
+        return Proposal(switched(space, bounded(space, parent * factors), rng), numbers)
 
     def incumbent(self, space: Space, history: History) -> dict[str, float] | None:
         return fittest_hyp(space, history)
@@ -92,12 +96,17 @@ class Yolov5:
         weights = parent_weights([row.fitness for row in rows])
         hyps = np.array([[row.hyp[name] for name in space.names] for row in rows])
         if self.parent == "weighted":
-            return weights @ hyps, tuple(row.number for row in rows)
+            return mean(space, hyps, weights), tuple(row.number for row in rows)
         drawn = index_at(weights, SEEDED_DRAW if self.faithful else rng.random())
         return hyps[drawn], (rows[drawn].number,)
 
     def _movable(self, space: Space, parent: Vector) -> NDArray[np.bool_]:
         return np.array([self.moves(gene, value) for gene, value in zip(space, parent, strict=True)], dtype=bool)
+
+
+def movable_by_factor(gene: Gene, value: float) -> bool:
+    """True where a rule that multiplies can move a gene: it is not fixed and not 0, or it is one of choices."""
+    return not gene.fixed and (value != 0 or bool(gene.choices))
 
 
 def parent_weights(fitness: Sequence[float], least: float = LEAST_WEIGHT) -> Vector:
@@ -146,7 +155,7 @@ def bounded(space: Space, values: Vector) -> dict[str, float]:
     """Values clipped to the bounds and rounded; clipped again, since rounding may step over a bound finer than 5 decimals."""
     hyp = {}
     for gene, value in zip(space, values, strict=True):
-        rounded = round(gene.clip(float(value)), 0 if gene.integer else DECIMALS) + 0.0  # never -0.0
+        rounded = round(gene.clip(float(value)), 0 if gene.integer or gene.choices else DECIMALS) + 0.0  # never -0.0
         hyp[gene.name] = gene.clip(rounded)
     return hyp
 
@@ -156,5 +165,5 @@ def tidy(space: Space, values: Vector) -> dict[str, float]:
     hyp = {}
     for gene, value in zip(space, values, strict=True):
         inside = gene.clip(float(value))
-        hyp[gene.name] = gene.clip(float(round(inside)) if gene.integer else float(f"{inside:.6g}")) + 0.0
+        hyp[gene.name] = gene.clip(float(round(inside)) if gene.integer or gene.choices else float(f"{inside:.6g}")) + 0.0
     return hyp

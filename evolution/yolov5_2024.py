@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evolution import options
+from evolution.choices import anew, chosen, switched
 from evolution.space import Gene, Space
 from evolution.strategy import History, Needs, Proposal, Row, Wait, by_fitness, fittest_hyp
 from evolution.yolov5_2021 import Vector, tidy
@@ -116,18 +117,18 @@ class Yolov5Population:
             if training:
                 return Wait(f"{training} of generation {generation - 1}'s {self.population} candidates are in training")
             rows = by_fitness(row for row in history.newest if row.number in before)
-        lower, upper = np.array([gene.lower for gene in space]), np.array([gene.upper for gene in space])
         if not rows:  # generation 0, or one that failed as a whole
-            return Proposal(tidy(space, lower + rng.random(len(space)) * (upper - lower)), ())
+            return Proposal(tidy(space, anew(space, rng)), ())
         rate = rates(min((generation - 1) / self.generations, 1.0))
-        chosen = [rows[select(len(rows), self.population, rate, rng)] for _ in range(2)]
-        first, second = (np.array([row.hyp[name] for name in space.names]) for row in chosen)
+        mated = [rows[select(len(rows), self.population, rate, rng)] for _ in range(2)]
+        first, second = (np.array([row.hyp[name] for name in space.names]) for row in mated)
         crossed = rng.random() < rate.crossover
         child = cross(first, second, movable, rng) if crossed else first
         mutated = rng.random(len(space)) < rate.mutation
-        step = rng.uniform(-MUTATION, MUTATION, len(space)) * (1.0 if self.faithful else upper - lower)
-        parents = dict.fromkeys(row.number for row in chosen[: 2 if crossed else 1])
-        return Proposal(tidy(space, child + mutated * step), tuple(parents))
+        span = np.array([gene.upper - gene.lower for gene in space])
+        step = rng.uniform(-MUTATION, MUTATION, len(space)) * np.where(self.faithful, 1.0, span) * ~chosen(space)
+        parents = dict.fromkeys(row.number for row in mated[: 2 if crossed else 1])
+        return Proposal(switched(space, tidy(space, child + mutated * step), rng), tuple(parents))
 
     def incumbent(self, space: Space, history: History) -> dict[str, float] | None:
         return fittest_hyp(space, history)

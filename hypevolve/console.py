@@ -69,7 +69,7 @@ def cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return "true" if value else "false"
     if isinstance(value, float):
         return number(value)
     if isinstance(value, Sequence) and not isinstance(value, str):

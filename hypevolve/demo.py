@@ -40,7 +40,7 @@ def campaign_text(base: dict[str, object], data: str, candidates: int) -> str:
             f"name: {NAME}",
             "base:",
             *lines,
-            "evolve: {strategy: yolov5-2021, seed: 0}",
+            "evolve: {strategy: hybrid, seed: 0}",
             f"budget: {{candidates: {candidates}}}",
             "",
         ]

@@ -86,13 +86,13 @@ class Household:
             time.sleep(LOOK_S / 2)
         return None
 
-    def start_workers(self, url: str, devices: Sequence[str], campaign: str, data_root: Path) -> None:
-        """One worker for each of ``devices``, which may each be a list such as ``cuda:0,cuda:1``."""
+    def start_workers(self, url: str, devices: Sequence[str], campaigns: Sequence[str], data_root: Path) -> None:
+        """One worker for each of ``devices``, which may each be a list such as ``cuda:0,cuda:1``; no campaign means any."""
         environment = {name: value for name, value in self._environment.items() if name != "HYPEVOLVE_DATABASE_URL"}
         for index, device in enumerate(devices, 1):
             name = f"worker-{index}"
             options = [url, "--name", name, "--folder", str(self.folder / "workers" / name), "--devices", device]
-            options += ["--data-root", str(data_root), "--campaign", campaign]
+            options += ["--data-root", str(data_root), *(part for campaign in campaigns for part in ("--campaign", campaign))]
             worker = Child(name, "worker", options, self.folder / "logs" / f"{name}.log", environment)
             self.workers.append(worker)
             worker.start()

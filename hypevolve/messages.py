@@ -18,7 +18,8 @@ PROTOCOL = 1
 CHECKPOINT_S = 300.0  # the longest that a training goes without a checkpoint, where the campaign says nothing else
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-HypSet = dict[str, float]
+Value = float | bool | str  # of a gene: a number, or one of its choices
+HypSet = dict[str, Value]
 Metrics = Annotated[dict[str, float], Field(max_length=64)]
 State = Literal["queued", "leased", "running", "done", "failed", "cancelled"]
 Origin = Literal["initial", "bred", "imported", "enqueued", "confirm"]

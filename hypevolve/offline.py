@@ -12,7 +12,7 @@ from hypevolve import campaign_file, programs
 from hypevolve.console import CommandFailed, Output
 
 CONFLICT, USAGE = 4, 2
-PRESET = "yolov5-2021"
+PRESET = "hybrid"
 MODEL = "yolov5n"
 
 

@@ -100,7 +100,7 @@ def run(output: Output, wish: Wish) -> int:
         progress.say(f"page: {url}/c/{campaign.name}")
         if campaign.state != "finished":
             progress.say(f"{len(devices)} {'worker' if len(devices) == 1 else 'workers'} on {', '.join(devices)}")
-            house.start_workers(url, devices, campaign.name, file.folder)
+            house.start_workers(url, devices, [campaign.name], file.folder)
             with Client(url, retry=ONCE, timeout_s=10.0) as client, progress:
                 campaign = _watch(client, campaign, house, stop, progress, wish)
         house.stop_workers()

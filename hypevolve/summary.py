@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hypevolve import messages
-from hypevolve.console import change, duration, number
+from hypevolve.console import cell, change, duration, number
 
 SHOWN_GENES = 5
 
@@ -17,18 +17,22 @@ class GeneChange(NamedTuple):
     """How far a gene went from its start; ``share`` is the distance as a share of its range, on its own scale."""
 
     name: str
-    start: float
-    value: float
+    start: messages.Value
+    value: messages.Value
     share: float
 
 
-def gene_changes(document: Mapping[str, Any], hyp: Mapping[str, float]) -> list[GeneChange]:
+def gene_changes(document: Mapping[str, Any], hyp: Mapping[str, messages.Value]) -> list[GeneChange]:
     """The genes of ``hyp`` that differ from the campaign's start, those that went farthest first."""
     changes = []
     for gene in document.get("genes", []):
-        name, start = gene["name"], float(gene["start"])
-        if name in hyp and hyp[name] != start:
-            changes.append(GeneChange(name, start, hyp[name], _share(gene, hyp[name]) - _share(gene, start)))
+        name, start = gene["name"], gene["start"]
+        if name not in hyp or hyp[name] == start:
+            continue
+        value, share = hyp[name], 1.0  # a choice has no distance
+        if not gene.get("choices"):
+            share = _share(gene, float(value)) - _share(gene, float(start))
+        changes.append(GeneChange(name, start, value, share))
     return sorted(changes, key=lambda gene: -abs(gene.share))
 
 
@@ -112,7 +116,7 @@ def summary_text(document: Mapping[str, Any], next_command: str) -> str:
                 f", {change(best['fitness'], default['fitness'])} against the default hyp set's {number(default['fitness'])}"
             )
         rows.append(("best", shown))
-    changed = [f"{gene['name']} {number(gene['start'])} -> {number(gene['value'])}" for gene in document["changed"]]
+    changed = [f"{gene['name']} {cell(gene['start'])} -> {cell(gene['value'])}" for gene in document["changed"]]
     if changed:
         more = len(changed) - SHOWN_GENES
         rows.append(("changed most", ", ".join(changed[:SHOWN_GENES]) + (f" and {more} more" if more > 0 else "")))

@@ -19,6 +19,7 @@ import numpy as np
 from sqlalchemy import Connection, text
 
 from evolution.campaign import Campaign
+from evolution.space import Space, Value
 from evolution.strategy import MOST_PENDING, Candidate, History, Proposal, Row, Strategy, Wait, candidate_rng, create
 from hypevolve import messages
 from hypevolve.hashes import hyp_hash
@@ -107,7 +108,7 @@ def _snapshot(connection: Connection, campaign_id: int) -> _Snapshot | None:
     if row.bred >= row.candidates:
         return None
     campaign, strategy = _parsed(row.document)
-    return _Snapshot(campaign_id, campaign, strategy, _history(connection, campaign_id, row.bred, strategy))
+    return _Snapshot(campaign_id, campaign, strategy, _history(connection, campaign_id, row.bred, strategy, campaign.space))
 
 
 # What a strategy may need to see, each a walk along one index that ends at its limit.
@@ -119,7 +120,7 @@ _PARTS = {
 }
 
 
-def _history(connection: Connection, campaign_id: int, number: int, strategy: Strategy) -> History:
+def _history(connection: Connection, campaign_id: int, number: int, strategy: Strategy, space: Space) -> History:
     needs = strategy.needs
     limits = {"fittest": needs.fittest, "newest": needs.newest, "failed": needs.failed}
     limits["pending"] = MOST_PENDING if needs.pending else 0
@@ -132,16 +133,17 @@ def _history(connection: Connection, campaign_id: int, number: int, strategy: St
         else []
         for part, limit in limits.items()
     }
-    return _as_history(number, rows)
+    return _as_history(number, rows, space)
 
 
-def _as_history(number: int, rows: Mapping[str, Sequence[Any]]) -> History:
+def _as_history(number: int, rows: Mapping[str, Sequence[Any]], space: Space) -> History:
+    """The history as strategies see it: choices as numbers."""
     return History(
         number=number,
-        fittest=tuple(Row(r.number, r.hyp, r.fitness) for r in rows["fittest"]),
-        newest=tuple(Row(r.number, r.hyp, r.fitness) for r in rows["newest"]),
-        failed=tuple(Candidate(r.number, r.hyp) for r in rows["failed"]),
-        pending=tuple(Candidate(r.number, r.hyp) for r in rows["pending"]),
+        fittest=tuple(Row(r.number, space.encode(r.hyp), r.fitness) for r in rows["fittest"]),
+        newest=tuple(Row(r.number, space.encode(r.hyp), r.fitness) for r in rows["newest"]),
+        failed=tuple(Candidate(r.number, space.encode(r.hyp)) for r in rows["failed"]),
+        pending=tuple(Candidate(r.number, space.encode(r.hyp)) for r in rows["pending"]),
     )
 
 
@@ -164,7 +166,8 @@ def _insert(connection: Connection, snapshot: _Snapshot, child: Proposal, draws:
     ).scalar_one()
     if bred != snapshot.number:
         return "overtaken"
-    digest = hyp_hash(child.hyp)
+    hyp = snapshot.campaign.space.decode(child.hyp)
+    digest = hyp_hash(hyp)
     twin = connection.execute(
         text("select number from candidate where campaign_id = :id and hyp_hash = :hash limit 1"),
         {"id": snapshot.campaign_id, "hash": digest},
@@ -176,7 +179,7 @@ def _insert(connection: Connection, snapshot: _Snapshot, child: Proposal, draws:
         .values(
             campaign_id=snapshot.campaign_id,
             number=snapshot.number,
-            hyp=child.hyp,
+            hyp=hyp,
             hyp_hash=digest,
             origin="bred" if snapshot.number else "initial",
             parents=list(child.parents),
@@ -190,7 +193,7 @@ def _insert(connection: Connection, snapshot: _Snapshot, child: Proposal, draws:
     return "inserted"
 
 
-def replay(connection: Connection, campaign: str, number: int) -> dict[str, float]:
+def replay(connection: Connection, campaign: str, number: int) -> dict[str, Value]:
     """The hyp set of a bred candidate computed anew from the snapshot it was bred from, to audit a campaign."""
     row = connection.execute(
         text(
@@ -208,11 +211,11 @@ def replay(connection: Connection, campaign: str, number: int) -> dict[str, floa
         {"id": row.id, "numbers": list(seen)},
     )
     rows = {r.number: r for r in there}
-    history = _as_history(number, {part: [rows[seen] for seen in row.bred_from[part]] for part in _PARTS})
+    history = _as_history(number, {part: [rows[seen] for seen in row.bred_from[part]] for part in _PARTS}, parsed.space)
     snapshot = _Snapshot(row.id, parsed, strategy, history)
     rng = candidate_rng(parsed.seed, number)
     child = _child(snapshot, rng)
     for _ in range(row.bred_from["draws"] - 1):
         child = _child(snapshot, rng)
     assert isinstance(child, Proposal)
-    return dict(child.hyp)
+    return parsed.space.decode(child.hyp)

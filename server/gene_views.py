@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from evolution.space import Gene, Space
-from hypevolve.messages import Answer
+from hypevolve.messages import Answer, Value
 
 STUCK_FROM = 10  # candidates: a gene that has not moved in fewer may only have been unlucky
 
@@ -15,49 +15,57 @@ STUCK_FROM = 10  # candidates: a gene that has not moved in fewer may only have 
 class GeneLine(Answer):
     """One gene of one hyp set. ``change``, ``position`` and ``start_position`` are shares of the range, on the gene's scale."""
 
+    """One gene of one hyp set. ``change``, ``position`` and ``start_position`` are shares of the range, on the gene's scale."""
+
     name: str
     meaning: str
-    start: float
-    parent: float | None
-    value: float
+    start: Value
+    parent: Value | None
+    value: Value
     change: float
     position: float
     start_position: float
     lower: float
     upper: float
+    choices: list[Value]
     fixed: bool
     at_bound: Literal["lower", "upper"] | None
 
 
-def compare(space: Space, hyp: Mapping[str, float], parent: Mapping[str, float] | None) -> list[GeneLine]:
+def compare(space: Space, hyp: Mapping[str, Value], parent: Mapping[str, Value] | None) -> list[GeneLine]:
     """Every gene, those that differ most from the default first, fixed ones last."""
     lines = [_line(gene, hyp[gene.name], None if parent is None else parent.get(gene.name)) for gene in space]
     return sorted(lines, key=lambda line: (line.fixed, -abs(line.change)))
 
 
-def stuck(space: Space, hyps: Sequence[Mapping[str, float]]) -> list[str]:
+def stuck(space: Space, hyps: Sequence[Mapping[str, Value]]) -> list[str]:
     """Genes that should move, yet have one value in all of ``hyps``."""
     if len(hyps) < STUCK_FROM:
         return []
     return [gene.name for gene in space if not gene.fixed and len({hyp[gene.name] for hyp in hyps}) == 1]
 
 
-def _line(gene: Gene, value: float, parent: float | None) -> GeneLine:
-    here, start = _share(gene, value), _share(gene, gene.start)
+def _line(gene: Gene, value: Value, parent: Value | None) -> GeneLine:
+    number = gene.encode(value)
+    here, start = _share(gene, number), _share(gene, gene.start)
+    change = here - start
+    if gene.choices:  # without an order, any other choice is as far away as can be
+        change = float(number != gene.start)
     bound: Literal["lower", "upper"] | None = None
-    if not gene.fixed and value in (gene.lower, gene.upper):
-        bound = "lower" if value == gene.lower else "upper"
+    if not gene.fixed and not gene.choices and number in (gene.lower, gene.upper):
+        bound = "lower" if number == gene.lower else "upper"
     return GeneLine(
         name=gene.name,
         meaning=gene.meaning,
-        start=gene.start,
+        start=gene.decode(gene.start),
         parent=parent,
         value=value,
-        change=here - start,
+        change=change,
         position=here,
         start_position=start,
         lower=gene.lower,
         upper=gene.upper,
+        choices=[*gene.choices],
         fixed=gene.fixed,
         at_bound=bound,
     )

@@ -38,9 +38,13 @@ METRICS: Mapping[str, str] = {
 NONE = "–"
 
 
-def number(value: float | None) -> str:
-    """Four significant digits."""
-    return NONE if value is None else f"{value:.4g}"
+def number(value: float | bool | str | None) -> str:
+    """Four significant digits; a choice of a gene as it is written in files."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None or isinstance(value, str):
+        return value or NONE
+    return f"{value:.4g}"
 
 
 def fitness(value: float | None) -> str:

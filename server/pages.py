@@ -26,7 +26,7 @@ from sqlalchemy import Connection
 
 from evolution import fitness
 from evolution.campaign import Campaign
-from evolution.result_files import ResultRow, yaml_float
+from evolution.result_files import ResultRow, yaml_value
 from hypevolve import __version__, messages
 from server import campaigns, candidates, charts, health, page_words, plots, views
 from server.coordinator import coordinator_of
@@ -158,7 +158,7 @@ async def candidate_yaml(request: Request, name: str, number: Number) -> Respons
     found = await _read(request, read)
     judged = "no fitness" if found.fitness is None else f"fitness {found.fitness:.6g}"
     lines = [f"# Campaign: {' '.join(name.split())}", f"# Candidate: {number}, {found.state}, {judged}", ""]
-    lines += [f"{gene}: {yaml_float(value)}" for gene, value in found.hyp.items()]
+    lines += [f"{gene}: {yaml_value(value)}" for gene, value in found.hyp.items()]
     return PlainTextResponse("\n".join(lines) + "\n", media_type="application/yaml", headers={"Cache-Control": "no-store"})
 
 

@@ -63,7 +63,7 @@ def evolve_png(space: Space, rows: Sequence[ResultRow], *, title: str, dark: boo
     """
     if not rows or not len(space):
         raise ValueError("a picture needs at least one finished candidate and one gene")
-    values = np.array([[row.hyp[name] for name in space.names] for row in rows], dtype=np.float64)
+    values = np.array([list(space.encode(row.hyp).values()) for row in rows], dtype=np.float64)
     fitness = np.array([row.fitness for row in rows], dtype=np.float64)
     numbers = [row.number for row in rows]
     digest = hashlib.sha256(
@@ -145,17 +145,25 @@ def _panel(axes: Axes, gene: Gene, values: Floats, fitness: Floats, best: int, y
     axes.set_ylim(*y_range)
     if low == high:
         axes.set_xlim(low - 1, low + 1)
-        axes.set_xticks([low], [_number(float(values[0]))])
+        axes.set_xticks([low], [_said(gene, float(values[0]))])
         if word:
             axes.axvline(low, color=ink.faint, lw=5 if word == "fixed" else 2, alpha=0.35, zorder=1)
             axes.text(
                 0.97, 0.94, word, transform=axes.transAxes, ha="right", va="top", size=7.5, style="italic", color=ink.faint
             )
+    elif gene.choices:
+        axes.set_xlim(-0.5, len(gene.choices) - 0.5)
+        axes.set_xticks(range(len(gene.choices)), [page_words.number(choice)[:9] for choice in gene.choices])
     else:
         pad = (high - low) * 0.07
         axes.set_xlim(low - pad, high + pad)
         _value_ticks(axes, (low, high), (float(values.min()), float(values.max())))
-    if start is not None and low != high and low - 0.5 * (high - low) <= start <= high + 0.5 * (high - low):
+    if (
+        start is not None
+        and low != high
+        and not gene.choices
+        and low - 0.5 * (high - low) <= start <= high + 0.5 * (high - low)
+    ):
         axes.set_xlim(min(axes.get_xlim()[0], start), max(axes.get_xlim()[1], start))
         axes.axvline(start, color=ink.faint, lw=1, ls=(0, (3, 2)), zorder=1)
     if word:  # nothing to learn here, so nothing that draws the eye
@@ -169,12 +177,16 @@ def _panel(axes: Axes, gene: Gene, values: Floats, fitness: Floats, best: int, y
     axes.plot([x[best]], [y[best]], marker="+", ms=13, mew=1.8, color=ink.best, ls="none", zorder=3)
     unit = "  (log)" if logarithmic else ""
     name = gene.name if len(gene.name) <= 20 else gene.name[:19] + "…"
-    axes.set_title(f"{name} = {_number(float(values[best]))}{unit}", size=8.5, color=ink.text, pad=4, parse_math=False)
+    axes.set_title(f"{name} = {_said(gene, float(values[best]))}{unit}", size=8.5, color=ink.text, pad=4, parse_math=False)
     axes.tick_params(labelsize=7, colors=ink.faint, length=2.5, pad=2)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(ink.faint)
         spine.set_linewidth(0.6)
+
+
+def _said(gene: Gene, value: float) -> str:
+    return page_words.number(gene.decode(value)) if gene.choices else _number(value)
 
 
 def _logarithmic(gene: Gene, values: Floats) -> bool:

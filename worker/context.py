@@ -29,7 +29,7 @@ class Context:
     trains the candidate next finds it there. ``checkpoint_s`` is the longest that a training should go without writing one.
     """
 
-    hyp: dict[str, float]
+    hyp: dict[str, float | bool | str]
     epochs: int
     device: str
     seed: int

@@ -46,7 +46,7 @@ def train(trainer: Mapping[str, Any], context: Context) -> Trained:
 
 
 def _detector(context: Context) -> Trained:
-    from evolution.hyperparameters import Hyperparameters
+    from evolution.hyperparameters import Hyperparameters, split_hyp
 
     try:
         import torch
@@ -68,8 +68,9 @@ def _detector(context: Context) -> Trained:
     if fault := cuda_fault([context.device], torch.__version__, torch.cuda.device_count()):
         raise NotInstalled(f"{fault}; write --devices cpu, or install a torch for this GPU")
     try:
-        scenario = Scenario.from_mapping({**context.base, "epochs": context.epochs}, data_root=context.data_root)
-        hyp = Hyperparameters.from_mapping(context.hyp, scenario.lineage)
+        genes, instead = split_hyp(context.hyp)  # a gene such as optimizer takes the place of the base scenario's
+        scenario = Scenario.from_mapping({**context.base, "epochs": context.epochs, **instead}, data_root=context.data_root)
+        hyp = Hyperparameters.from_mapping(genes, scenario.lineage)
     except ValueError as error:
         raise TrainingFailed("data", str(error)) from error
     for key, path in (("data", scenario.data), ("weights", scenario.weights)):

@@ -99,3 +99,39 @@ def test_a_rule_with_a_population_lets_the_asks_wait(api: Any) -> None:
     for lease in first:
         api.result(lease, map50=lease["hyp"]["x"])
     assert len(api.ask(n=3)) == 3
+
+
+CHOICES = {
+    "hyp": {"x": 0.5, "y": 0.3, "optimizer": "AdamW", "layers": 3, "flip": True},
+    "space": {
+        "x": {"gain": 1, "min": 0.01, "max": 1},
+        "y": {"gain": 0, "min": 0.01, "max": 1},
+        "optimizer": ["SGD", "Adam", "AdamW"],
+        "layers": {"min": 2, "max": 9, "integer": True},
+        "flip": [False, True],
+    },
+}
+
+
+@pytest.mark.parametrize("strategy", ["hybrid", "yolov5-2021", "random"])
+def test_choices_are_words_for_everybody_but_the_strategy(api: Any, strategy: str) -> None:
+    api.create(candidates=24, evolve={"strategy": strategy, "seed": 5}, **CHOICES)
+    leased = []
+    for number in range(24):
+        lease = api.lease()
+        leased.append(lease["hyp"])
+        assert api.result(lease, map50=0.3 + 0.4 * (lease["hyp"]["optimizer"] == "SGD")).status_code == 201
+        again = api.database.run(lambda connection, number=number: breeding.replay(connection, "toy", number))
+        assert again == api.candidate(number)["hyp"] == lease["hyp"]
+    assert leased[0] == CHOICES["hyp"]
+    assert {hyp["optimizer"] for hyp in leased} > {"AdamW"}
+    assert all(isinstance(hyp["flip"], bool) and hyp["layers"] in range(2, 10) for hyp in leased)
+    header, *rows = api.http.get("/api/v1/campaigns/toy/evolve.csv").text.splitlines()
+    column = [name.strip() for name in header.split(",")].index("optimizer")
+    assert [row.split(",")[column].strip() for row in rows] == [hyp["optimizer"] for hyp in leased]
+    best = api.http.get("/api/v1/campaigns/toy/best").json()[0]["hyp"]
+    assert f"optimizer: {best['optimizer']}\n" in api.http.get("/api/v1/campaigns/toy/hyp_evolved.yaml").text
+    page = api.http.get("/c/toy.json").json()["genes"]
+    assert {gene["name"]: gene["value"] for gene in page} == best
+    assert api.http.get("/c/toy").status_code == api.http.get("/c/toy/sheet.png").status_code == 200
+    assert api.http.get(f"/c/toy/candidates/{23}").status_code == 200

@@ -46,7 +46,7 @@ def test_defaults():
     assert campaign.space == lineage_space()
     assert campaign.trainer == Trainer("detector")
     assert campaign.weights == {"map50": 0.1, "map50_95": 0.9}
-    assert (campaign.strategy, campaign.seed, campaign.same_seed) == ("yolov5-2021", 0, False)
+    assert (campaign.strategy, campaign.seed, campaign.same_seed) == ("hybrid", 0, False)
     assert (campaign.candidates, campaign.retries_failed) == (300, 1)
     assert (campaign.heartbeat_s, campaign.expire_s) == (15.0, 60.0)
     assert (campaign.epochs, campaign.lineage, campaign.notes, campaign.imported) == (3, "yolov5", (), ())
@@ -180,7 +180,7 @@ def test_rows_of_earlier_evolutions():
         ),
         (
             MINIMAL + "space: {lr0: {min: 1e-5, max: 0.1, mutation: add}}\n",
-            "campaign.yaml:3 space.lr0.mutation: unknown key 'mutation'; known: gain, min, max, start",
+            "campaign.yaml:3 space.lr0.mutation: unknown key 'mutation'; known: gain, min, max, start, choices, integer",
         ),
         (
             MINIMAL + "space: {lr0: [1e-9, 1e-5, 0.1]}\n",
@@ -196,14 +196,14 @@ def test_rows_of_earlier_evolutions():
         ),
         (
             MINIMAL + "evolve: {strategy: 'optuna:tpe'}\n",
-            "campaign.yaml:3 evolve.strategy: 'optuna:tpe' is not in this version; available: yolov5-2021",
+            "campaign.yaml:3 evolve.strategy: 'optuna:tpe' is not in this version; available: hybrid",
         ),
         (
-            MINIMAL + "evolve: {parent: both}\n",
+            MINIMAL + "evolve: {strategy: yolov5-2021, parent: both}\n",
             "campaign.yaml:3 evolve.parent: is 'both'; write single or weighted",
         ),
         (
-            MINIMAL + "evolve: {method: 2}\n",
+            MINIMAL + "evolve: {strategy: yolov5-2021, method: 2}\n",
             "campaign.yaml:3 evolve.method: is no option of strategy yolov5-2021; "
             "known: parents, parent, mutation_probability, sigma, faithful",
         ),
@@ -286,9 +286,41 @@ def test_rows_of_earlier_evolutions():
             "campaign.yaml:4 space.width: has no start value; add it to hyp, or write width: {min: .., max: .., start: ..}",
         ),
         (
-            MINIMAL + "trainer: {python: 'm:f'}\nspace: {width: {min: 0, max: 2, start: 0}}\n",
-            "campaign.yaml:4 space: no gene can move under yolov5-2021: each is fixed, or starts at 0, which no "
+            MINIMAL + "trainer: {python: 'm:f'}\nevolve: {strategy: yolov5-2021}\nspace: {width: {min: 0, max: 2, start: 0}}\n",
+            "campaign.yaml:5 space: no gene can move under yolov5-2021: each is fixed, or starts at 0, which no "
             "factor changes; give one gene a gain above 0 and a start other than 0",
+        ),
+        (
+            MINIMAL + "space: {optimizer: [SGD, Lion]}\n",
+            "campaign.yaml:3 space.optimizer: 'Lion' is no optimizer; choices are auto, SGD, Adam, AdamW",
+        ),
+        (
+            MINIMAL + "space: {optimizer: [1, 0, 2]}\n",
+            "campaign.yaml:3 space.optimizer: is a gene of choices; write some of ['auto', 'SGD', 'Adam', 'AdamW']",
+        ),
+        (
+            MINIMAL + "space: {optimizer: [SGD]}\n",
+            "campaign.yaml:3 space.optimizer: is ['SGD']; list 2 to 50 different words, such as [SGD, AdamW], or [false, ",
+        ),
+        (
+            MINIMAL + "trainer: {python: 'm:f'}\nspace: {mode: {choices: [fast, 1.5], start: fast}}\n",
+            "campaign.yaml:4 space.mode.choices: is ['fast', 1.5]; list 2 to 50 different words",
+        ),
+        (
+            MINIMAL + "trainer: {python: 'm:f'}\nspace: {mode: {choices: [fast, slow], start: medium}}\n",
+            "campaign.yaml:4 space.mode.start: 'medium' is none of the choices; write one of ('fast', 'slow')",
+        ),
+        (
+            MINIMAL + "trainer: {python: 'm:f'}\nspace: {mode: {choices: [fast, slow], min: 0}}\n",
+            "campaign.yaml:4 space.mode.choices: a gene of choices has no min, max or integer; remove them, or the choices",
+        ),
+        (
+            MINIMAL + "trainer: {python: 'm:f'}\nspace: {depth: {min: 1, max: 2.5, start: 1, integer: true}}\n",
+            "campaign.yaml:4 space.depth: 1 in 1 to 2.5 are no whole numbers; write whole numbers",
+        ),
+        (
+            MINIMAL + "space: {lr0: {start: fast}}\n",
+            "campaign.yaml:3 space.lr0.start: is 'fast'; write a finite number, or list the choices",
         ),
         (MINIMAL + "seed_from: old.csv\n", "campaign.yaml:3 seed_from[0]: no file 'old.csv'; give a path that "),
         ("[]", "campaign.yaml: is [], not a mapping; write it as 'key: value' lines"),
@@ -406,7 +438,7 @@ def documents(draw):
             **draw(st.dictionaries(st.text("abc", min_size=1), _json, max_size=3)),
             "epochs": draw(st.integers(1, 300)),
         },
-        "evolve": {"seed": draw(st.integers(0, 2**31 - 1)), "sigma": draw(st.floats(0.001, 1))},
+        "evolve": {"strategy": "yolov5-2021", "seed": draw(st.integers(0, 2**31 - 1)), "sigma": draw(st.floats(0.001, 1))},
         "budget": {"candidates": draw(st.integers(1, 10**6))},
         "fitness": draw(st.dictionaries(st.sampled_from(["precision", "f1", "map50_95"]), st.floats(0.01, 10), min_size=1)),
         "lease": {"heartbeat": draw(st.floats(0.01, 20)), "expire": draw(st.floats(40, 80000))},
@@ -452,10 +484,33 @@ def test_anything_is_read_or_refused(document):
     assert len(str(found).splitlines()) == len(found.problems) > 0
 
 
+def test_choices_are_read_from_every_place():
+    own = read(
+        MINIMAL + "trainer: {python: 'm:f'}\nhyp: {mode: slow, width: 3}\nspace:\n  mode: [fast, slow]\n"
+        "  flip: {choices: [false, true], start: true}\n  width: {min: 1, max: 9, integer: true}\n"
+    ).space
+    assert [(gene.name, gene.start, gene.choices, gene.integer) for gene in own] == [
+        ("mode", 1.0, ("fast", "slow"), False), ("width", 3.0, (), True), ("flip", 1.0, (False, True), False),
+    ]  # fmt: skip
+    assert own.decode(own.start) == {"mode": "slow", "width": 3.0, "flip": True}
+    assert own.encode(own.decode(own.start)) == own.start
+    scenario = read(MINIMAL.replace("epochs", "optimizer: Adam, epochs") + "space: {optimizer: [SGD, Adam]}\n").space
+    assert (scenario["optimizer"].start, scenario["optimizer"].fixed) == (1.0, False)
+    assert scenario.names[:-1] == lineage_space().names
+    # What an evolution has found is a hyp file again, also its choices.
+    fixed = read(MINIMAL + "hyp: hyp.yaml\n", **{"hyp.yaml": hyp_text(optimizer="SGD", rect="true")})
+    assert [(fixed.space[name].choices, fixed.space[name].fixed) for name in ("optimizer", "rect")] == [
+        (("SGD",), True),
+        ((True,), True),
+    ]
+    for campaign in (fixed, read(MINIMAL + "space: {rect: [false, true]}\n")):
+        assert Campaign.from_document(json.loads(json.dumps(campaign.to_document()))) == campaign
+
+
 @pytest.mark.parametrize("lineage", LINEAGES)
 def test_a_campaign_takes_the_space_of_its_lineage(lineage):
     campaign = Campaign.from_document({"name": "a", "base": {"epochs": 1, "lineage": lineage}})
     assert (campaign.lineage, campaign.space) == (lineage, lineage_space(lineage))
     assert Campaign.from_document(campaign.to_document()) == campaign
     inert = [gene.name for gene in preflight(campaign, {"classes": 1, "polygons": False}).genes if gene.status == "inert"]
-    assert inert == ["cls", "cls_pw"]
+    assert inert == ["cls", "cls_pw", *(["copy_paste"] if lineage == "yolov5" else [])]

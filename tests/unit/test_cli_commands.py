@@ -18,6 +18,7 @@ base: {epochs: 3}
 trainer: {python: "toy:train"}
 hyp: {x: 0.5, y: 0.0, z: 0.5}
 space: {x: {gain: 1, min: 0.01, max: 1}, y: {gain: 1, min: 0, max: 1}, z: {gain: 0, min: 0, max: 1}}
+evolve: {strategy: yolov5-2021}
 budget: {candidates: 4}
 """
 

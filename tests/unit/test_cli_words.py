@@ -65,7 +65,7 @@ def test_durations_have_two_units_at_most(seconds: float, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.123456, "0.1235"), (1e-5, "1e-05"), (12, "12"), (None, ""), ([1, 2], "1 2"), ("a\tb\nc", "a b c"), (True, "yes")],
+    [(0.123456, "0.1235"), (1e-5, "1e-05"), (12, "12"), (None, ""), ([1, 2], "1 2"), ("a\tb\nc", "a b c"), (True, "true")],
 )
 def test_cells_have_4_significant_digits_and_neither_tabs_nor_line_ends(value: Any, shown: str) -> None:
     assert cell(value) == shown

@@ -47,7 +47,7 @@ def test_equal_steps_matter_equally():
     )
     cube = Cube(Space(genes))
     assert len(cube) == 5
-    assert cube.start == pytest.approx([0.5, 0.5, 0.5, 0.0, 0.125])
+    assert cube.start == pytest.approx([0.5, 0.5, 0.5, 0.0, 1.5 / 9])
     hyp = cube.hyp(np.array([0.25, 0.0, 0.2, 0.5, 0.3]))
     expected = {"lr0": 1e-4, "momentum": 0.99, "mixup": 0.2, "frozen": 7.0, "anchors": 4.0}
     assert {name: hyp[name] for name in expected} == pytest.approx(expected)

@@ -7,7 +7,7 @@ from evolution.preflight import preflight
 
 
 def campaign(**changes):
-    return Campaign.from_document({"name": "tiny", "base": {"epochs": 10}, **changes})
+    return Campaign.from_document({"name": "tiny", "base": {"epochs": 10}, "evolve": {"strategy": "yolov5-2021"}, **changes})
 
 
 def statuses(campaign, facts=None):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -242,3 +244,28 @@ def test_a_program_ended_from_outside_is_no_failure(root: Path):
 def test_the_number_of_metrics_is_bounded(root: Path):
     end, _ = python(root, "return {f'm{i}': 1.0 for i in range(70)}")
     assert (end["kind"], "at most 64" in end["detail"]) == ("data", True)
+
+
+def test_a_gene_takes_the_place_of_the_base_scenarios_key(root: Path, monkeypatch: pytest.MonkeyPatch):
+    seen = []
+
+    def trained(hyp, scenario, **more):
+        seen.append((hyp.lr0, scenario.optimizer, scenario.rect))
+        raise ValueError("seen enough")
+
+    dataset = types.SimpleNamespace(data_hash="0" * 64)
+    monkeypatch.setattr("detector.cache.load_cached", lambda *_: types.SimpleNamespace(dataset=dataset))
+    monkeypatch.setattr("detector.trainer.train", trained)
+    (root / "data.yaml").write_text("")
+    hyp = {"lr0": 0.02, "optimizer": "SGD", "rect": True}
+    base = {"data": "data.yaml", "optimizer": "AdamW", "imgsz": 64}
+    end, _ = train(root, {"kind": "detector"}, hyp=hyp, hyp_hash=hyp_hash(hyp), base=base)
+    assert seen == [(0.02, "SGD", True)], end
+
+
+def test_the_genes_that_stand_for_keys_of_the_scenario_have_its_values():
+    from detector import scenario
+    from evolution.hyperparameters import SCENARIO_GENES
+
+    assert SCENARIO_GENES["optimizer"] == scenario.OPTIMIZERS
+    assert set(SCENARIO_GENES) <= {field.name for field in dataclasses.fields(scenario.Scenario)}
