@@ -193,7 +193,10 @@ def release(connection: Connection, token: str, reason: str) -> None:
 
 
 def held(connection: Connection, token: str, *, lock: bool = False) -> Row[Any]:
-    """The attempt of ``token`` with its candidate and campaign; ``lock`` takes the candidate's row.
+    """The attempt of ``token`` with its candidate and campaign; ``lock`` takes the rows of candidate and attempt.
+
+    Both, because after waiting for a lock PostgreSQL reads the newest version of the locked rows alone: with the candidate's
+    lock only, the second of two equal failures that crossed saw an attempt that had not ended, and charged it again.
 
     Raises:
         NotFound: the token was never issued.
@@ -206,7 +209,7 @@ def held(connection: Connection, token: str, *, lock: bool = False) -> Row[Any]:
             from attempt a join candidate k on k.id = a.candidate_id join campaign c on c.id = k.campaign_id
             where a.token = :token
             """
-            + (" for no key update of k" if lock else "")
+            + (" for no key update of k, a" if lock else "")
         ),
         {"token": token},
     ).first()
