@@ -75,7 +75,7 @@ def read_fields(findings: Findings, value: Any, open_file: OpenFile | None) -> d
     retries.close()
     fields |= _lease(top)
     if space_is_sound:
-        fields["imported"] = _imported(top, fields["space"], fields["weights"], open_file)
+        fields["imported"] = _imported(top, fields["space"], fields["weights"], lineage, open_file)
     else:
         for key in ("seed_from", "imported"):
             top.take(key)
@@ -214,7 +214,9 @@ def _lease(top: Section) -> dict[str, float]:
     return {"heartbeat_s": heartbeat, "expire_s": expire, "checkpoint_s": checkpoint}
 
 
-def _imported(top: Section, space: Space, weights: Mapping[str, float], open_file: OpenFile | None) -> tuple[ImportedRow, ...]:
+def _imported(
+    top: Section, space: Space, weights: Mapping[str, float], lineage: str, open_file: OpenFile | None
+) -> tuple[ImportedRow, ...]:
     """Rows of earlier evolutions: from the files of ``seed_from``, or inlined as ``imported``."""
     rows: list[ImportedRow] = []
     places: list[Path] = []
@@ -238,7 +240,7 @@ def _imported(top: Section, space: Space, weights: Mapping[str, float], open_fil
     for index, name in enumerate(names):
         text = opened(top, ("seed_from", index), name, open_file)
         try:
-            found = read_result_file(name, text, space) if text is not None else ()
+            found = read_result_file(name, text, space, lineage) if text is not None else ()
         except InvalidInput as error:
             top.findings.extend(error.problems)
             continue

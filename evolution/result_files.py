@@ -2,18 +2,21 @@
 
 =============  ==========================================================================================================
 evolve.csv     header and rows, ``%20.5g`` per field, comma separated, in the order of the candidates
-evolve.txt     no header, ``%10.3g`` per field (three digits: lossy), fittest first, each row once
+evolve.txt     no header, three digits per field (lossy), fittest first, each row once; its columns are those of the lineage
+tune_results   ``.ndjson``, written only: ultralytics' line per candidate, in their order
 hyp_evolved    commented header, then the hyp set at full precision
 =============  ==========================================================================================================
 
-Both tables have 7 result columns (4 metrics, 3 validation losses), then the genes in the order of the space.
+Tables have their result columns (metrics, validation losses), then the genes in the order of the space.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from evolution.fitness import formula
 from evolution.problems import InvalidInput, Problem, nearest
@@ -30,6 +33,26 @@ COLUMNS: Mapping[str, str] = {
     "val/cls_loss": "val_cls",
 }
 REQUIRED = ("metrics/precision", "metrics/recall", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95")
+
+
+class Layout(NamedTuple):
+    """The result columns of an ``evolve.txt`` (metrics first, then losses), and the width of a field."""
+
+    metrics: tuple[str, ...]
+    losses: tuple[str, ...]
+    width: int
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*self.metrics, *self.losses)
+
+
+# By lineage. The program of 2019 wrote one loss, the sum; those of 2019 and 2020 knew the mAP at an IoU of 0.5 alone.
+LAYOUTS: Mapping[str, Layout] = {
+    "yolov5": Layout(("precision", "recall", "map50", "map50_95"), ("val_box", "val_obj", "val_cls"), 10),
+    "yolov3-2020": Layout(("precision", "recall", "map50", "f1"), ("val_box", "val_obj", "val_cls"), 10),
+    "yolov3-2019": Layout(("precision", "recall", "map50", "f1"), ("val_loss",), 11),
+}
 
 
 @dataclass(frozen=True)
@@ -59,15 +82,43 @@ def evolve_csv(space: Space, rows: Sequence[ResultRow]) -> str:
     names = (*COLUMNS, *space.names)
     lines = [",".join(f"{name:>20}" for name in names)]
     for row in sorted(rows, key=lambda row: row.number):
-        lines.append(",".join(_field(value, 20, 5) for value in _values(space, row)))
+        lines.append(",".join(_field(value, 20, 5) for value in _values(space, row, tuple(COLUMNS.values()))))
     return "\n".join(lines) + "\n"
 
 
-def evolve_txt(space: Space, rows: Sequence[ResultRow]) -> str:
-    """The text of ``evolve.txt``, as yolov5 wrote it until August 2021."""
+def evolve_txt(space: Space, rows: Sequence[ResultRow], lineage: str = "yolov5") -> str:
+    """The text of ``evolve.txt``, as yolov3 and, until August 2021, yolov5 wrote it."""
+    layout = LAYOUTS[lineage]
     ranked = sorted(rows, key=lambda row: (-row.fitness, row.number))
-    lines = dict.fromkeys("".join(_field(value, 10, 3) for value in _values(space, row)) for row in ranked)
+    lines = dict.fromkeys(
+        "".join(_field(value, layout.width, 3) for value in _values(space, row, layout.columns)) for row in ranked
+    )
     return "".join(f"{line}\n" for line in lines)
+
+
+def tune_results(space: Space, rows: Sequence[ResultRow], data: str) -> str:
+    """The text of ultralytics' ``tune_results.ndjson``: one JSON object a line, iterations counted from 1."""
+    lines = []
+    for row in sorted(rows, key=lambda row: row.number):
+        metrics = {name: row.metrics[key] for name, key in _NDJSON.items() if key in row.metrics}
+        line = {
+            "iteration": row.number + 1,
+            "fitness": round(row.fitness, 5),
+            "hyperparameters": {name: row.hyp[name] for name in space.names},
+            "datasets": {data: metrics},
+            "save_dirs": {},
+            "failed_datasets": [],
+        }
+        lines.append(json.dumps(line))
+    return "".join(f"{line}\n" for line in lines)
+
+
+_NDJSON = {
+    "metrics/precision(B)": "precision",
+    "metrics/recall(B)": "recall",
+    "metrics/mAP50(B)": "map50",
+    "metrics/mAP50-95(B)": "map50_95",
+}
 
 
 def _field(value: Value, width: int, digits: int) -> str:
@@ -75,8 +126,14 @@ def _field(value: Value, width: int, digits: int) -> str:
     return f"{yaml_value(value):>{width}}" if isinstance(value, str | bool) else f"{value:{width}.{digits}g}"
 
 
-def _values(space: Space, row: ResultRow) -> list[Value]:
-    return [row.metrics.get(name, math.nan) for name in COLUMNS.values()] + [row.hyp[name] for name in space.names]
+def _values(space: Space, row: ResultRow, columns: Sequence[str]) -> list[Value]:
+    return [_metric(row, name) for name in columns] + [row.hyp[name] for name in space.names]
+
+
+def _metric(row: ResultRow, name: str) -> float:
+    if name == "val_loss" and name not in row.metrics:
+        return sum(row.metrics.get(part, math.nan) for part in ("val_box", "val_obj", "val_cls"))
+    return row.metrics.get(name, math.nan)
 
 
 def hyp_yaml(campaign_name: str, row: ResultRow, of: int, weights: Mapping[str, float], space: Space) -> str:
@@ -112,12 +169,12 @@ def yaml_float(value: float) -> str:
     return f"{mantissa}{'' if '.' in mantissa else '.0'}e{exponent}" if e else text
 
 
-def read_result_file(name: str, text: str, space: Space) -> tuple[ImportedRow, ...]:
+def read_result_file(name: str, text: str, space: Space, lineage: str = "yolov5") -> tuple[ImportedRow, ...]:
     """The rows of ``evolve.csv`` or ``evolve.txt``, told apart by the end of ``name``; raises as the two readers do."""
     if name.endswith(".csv"):
         return read_evolve_csv(text, name, space)
     if name.endswith(".txt"):
-        return read_evolve_txt(text, name, space)
+        return read_evolve_txt(text, name, space, lineage)
     raise _fault(name, None, "is neither a .csv nor a .txt", "give yolov5's evolve.csv or evolve.txt")
 
 
@@ -156,19 +213,29 @@ def read_evolve_csv(text: str, source: str, space: Space) -> tuple[ImportedRow, 
                 hyp[name] = _gene_value(source, line, space[name], field)
             else:
                 numbers[name] = _number(source, line, field)
-        rows.append(_row(source, line, space, {name: numbers.get(column) for column, name in COLUMNS.items()}, hyp))
+        rows.append(
+            _row(
+                source,
+                line,
+                space,
+                {name: numbers.get(column) for column, name in COLUMNS.items()},
+                hyp,
+                LAYOUTS["yolov5"].metrics,
+            )
+        )
     return tuple(rows)
 
 
-def read_evolve_txt(text: str, source: str, space: Space) -> tuple[ImportedRow, ...]:
-    """The rows of an ``evolve.txt``: 7 results, then the genes in the order of the space.
+def read_evolve_txt(text: str, source: str, space: Space, lineage: str = "yolov5") -> tuple[ImportedRow, ...]:
+    """The rows of an ``evolve.txt``: the results of the lineage's layout, then the genes in the order of the space.
 
     Raises:
         InvalidResultFile: names file, line, fault and remedy. A column too few or too many is the fault that yolov5 answered
             with an IndexError.
     """
     rows = []
-    results = len(COLUMNS)
+    layout = LAYOUTS[lineage]
+    results = len(layout.columns)
     for line, content in _lines(text):
         fields = content.split()
         if len(fields) != results + len(space):
@@ -183,10 +250,10 @@ def read_evolve_txt(text: str, source: str, space: Space) -> tuple[ImportedRow, 
                 remedy = "evolve with the genes of that file, or remove the columns that are no gene"
             raise _fault(source, None, fault, remedy)
         metrics: dict[str, float | None] = {
-            name: _number(source, line, field) for name, field in zip(COLUMNS.values(), fields, strict=False)
+            name: _number(source, line, field) for name, field in zip(layout.columns, fields, strict=False)
         }
         hyp = {gene.name: _gene_value(source, line, gene, field) for gene, field in zip(space, fields[results:], strict=True)}
-        rows.append(_row(source, line, space, metrics, hyp))
+        rows.append(_row(source, line, space, metrics, hyp, layout.metrics))
     return tuple(rows)
 
 
@@ -212,11 +279,18 @@ def _gene_value(source: str, line: int, gene: Gene, field: str) -> Value:
     raise _fault(source, line, f"'{field.strip()[:40]}' is no {gene.name}", f"choices are {known}; or remove the row")
 
 
-def _row(source: str, line: int, space: Space, metrics: Mapping[str, float | None], values: Mapping[str, Value]) -> ImportedRow:
+def _row(
+    source: str,
+    line: int,
+    space: Space,
+    metrics: Mapping[str, float | None],
+    values: Mapping[str, Value],
+    required: Sequence[str],
+) -> ImportedRow:
     hyp = {name: values[name] for name in space.names}
     kept = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
     missing = [gene.name for gene in space if not math.isfinite(gene.encode(hyp[gene.name]))]
-    missing += [COLUMNS[column] for column in REQUIRED if COLUMNS[column] not in kept]
+    missing += [name for name in required if name not in kept]
     if missing:
         raise _fault(source, line, f"'{missing[0]}' is not finite", "remove the row: that training did not finish")
     return ImportedRow(hyp, kept)

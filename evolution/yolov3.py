@@ -17,9 +17,9 @@ factor, ``method: 3``       (1 + g s b z)^2, b ~ Bernoulli(0.1) per gene; drawn 
 ==========================  ===================================================================================
 
 The square makes a spread of 2 s and a drift upwards of s^2. Published numbers and behaviour, written anew; what is not as it
-was: values are kept to six digits (the programs' file kept three); every gene is clipped to its bounds (theirs clipped eight
-and nine genes); rows that all tie have equal weights (theirs divided by zero). The space, also its gains, is the campaign's:
-lrf, which had s = 0 when it was an exponent, moves unless it is fixed.
+was: parents are exact (the programs read them back from a file of three digits: ``faithful: true`` does); every gene is clipped
+to its bounds (theirs clipped eight and nine genes); rows that all tie have equal weights (theirs divided by zero: their genes
+became NaN, which no training survives). The space, also its gains, is the campaign's: lrf moves unless it is fixed.
 """
 
 from __future__ import annotations
@@ -66,6 +66,11 @@ def factors_2020(gains: Vector, movable: NDArray[np.bool_], method: int, rng: np
     raise ValueError(f"no gene moved in {MOST_DRAWS:,} draws; gains are too small")
 
 
+def in_file(values: NDArray[np.float64]) -> Vector:
+    """Values as they come back from an ``evolve.txt``: with three significant digits."""
+    return np.array([float(f"{value:.3g}") for value in values.ravel()]).reshape(values.shape)
+
+
 @dataclass(frozen=True)
 class _Multiplied:
     """What both rules share: a parent times a factor per gene."""
@@ -91,7 +96,12 @@ class _Multiplied:
 
 @dataclass(frozen=True)
 class Yolov3Of2019(_Multiplied):
-    """The rule of July 2019; it has no options."""
+    """The rule of July 2019 and its option."""
+
+    faithful: bool = False
+
+    def __post_init__(self) -> None:
+        options.flag("faithful", self.faithful)
 
     @property
     def needs(self) -> Needs:
@@ -101,6 +111,8 @@ class Yolov3Of2019(_Multiplied):
         """A child of the fittest row; see ``Strategy.propose``."""
         rows = by_fitness(history.fittest)[:1]
         parent = np.array([rows[0].hyp[name] if rows else space[name].start for name in space.names])
+        if self.faithful and rows:
+            parent = in_file(parent)
         multiplied = self._movable(space, parent) & ~chosen(space)
         sigmas = np.array([0.0 if gene.choices else SIGMAS.get(gene.name, SIGMA) for gene in space])
         child = tidy(space, parent * factors_2019(sigmas, rng))
@@ -113,10 +125,12 @@ class Yolov3Of2020(_Multiplied):
 
     parent: str = "single"
     method: int = 2
+    faithful: bool = False
 
     def __post_init__(self) -> None:
         options.choice("parent", self.parent, ("single", "weighted"))
         options.choice("method", self.method, (1, 2, 3))
+        options.flag("faithful", self.faithful)
 
     @property
     def needs(self) -> Needs:
@@ -127,7 +141,8 @@ class Yolov3Of2020(_Multiplied):
         rows = by_fitness(history.fittest)[: self.needs.fittest]
         if rows:
             weights = parent_weights([row.fitness for row in rows], least=0.0)
-            parent = mean(space, np.array([[row.hyp[name] for name in space.names] for row in rows]), weights)
+            hyps = np.array([[row.hyp[name] for name in space.names] for row in rows])
+            parent = mean(space, in_file(hyps) if self.faithful else hyps, weights)
         else:
             parent = np.array([gene.start for gene in space])
         multiplied = self._movable(space, parent) & ~chosen(space)

@@ -62,14 +62,14 @@ def options(
 @app.command()
 def init(
     context: typer.Context,
-    preset: Annotated[str, typer.Option(help="The evolution to start from.")] = offline.PRESET,
+    preset: Annotated[str, typer.Option(help="The evolution to start from: hybrid, yolov3-2019, yolov3-2020, yolov5-2021, yolov5-2024, ultralytics-2025, ultralytics-2026, cma-es, random.")] = offline.PRESET,  # noqa: E501
     name: Annotated[str | None, typer.Option(help="Of the campaign. Default: from data and model.")] = None,
     data: Annotated[str, typer.Option(help="YOLO YAML, Darknet .data, VOC folder or COCO JSON.")] = "data.yaml",
     source: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="A hyp.yaml, or an evolve.csv.")] = None,
-    model: Annotated[str, typer.Option()] = offline.MODEL,
-    epochs: Annotated[int, typer.Option(min=1, help="Of each candidate.")] = 10,
-    imgsz: Annotated[int, typer.Option(min=32)] = 640,
-    batch: Annotated[int, typer.Option(min=1)] = 16,
+    model: Annotated[str | None, typer.Option(help="Default of this and the next: the preset's.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of each candidate.")] = None,
+    imgsz: Annotated[int | None, typer.Option(min=32)] = None,
+    batch: Annotated[int | None, typer.Option(min=1)] = None,
     candidates: Annotated[int, typer.Option(min=1)] = 300,
     output: Annotated[Path, typer.Option("--output", "-o")] = Path("campaign.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,

@@ -13,7 +13,6 @@ from hypevolve.console import CommandFailed, Output
 
 CONFLICT, USAGE = 4, 2
 PRESET = "hybrid"
-MODEL = "yolov5n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +24,10 @@ class NewFile:
     name: str | None = None
     data: str = "data.yaml"
     source: Path | None = None
-    model: str = MODEL
-    epochs: int = 10
-    imgsz: int = 640
-    batch: int = 16
+    model: str | None = None
+    epochs: int | None = None
+    imgsz: int | None = None
+    batch: int | None = None
     candidates: int = 300
     force: bool = False
 
@@ -40,21 +39,19 @@ def init(output: Output, new: NewFile) -> None:
         CommandFailed: it is there already, the preset is unknown, or the file to start from cannot be used.
     """
     programs.require("evolution")
-    from evolution.presets import preset
+    from evolution.presets import ALL, preset
 
     if new.output.exists() and not new.force:
         raise CommandFailed(f"{new.output} exists; give another file with -o, or --force to replace it", CONFLICT)
     source = None if new.source is None else _source(new.source, new.output)
     imports = source is not None and Path(source).suffix in (".csv", ".txt")
+    model = str(ALL[new.preset].base["model"]) if new.preset in ALL else ""
     try:
         text = preset(
             new.preset,
-            name_of_campaign=new.name or name_for(new.data, new.model),
+            name_of_campaign=new.name or name_for(new.data, new.model or model),
             data=_data(Path(new.data), new.output),
-            model=new.model,
-            epochs=new.epochs,
-            imgsz=new.imgsz,
-            batch=new.batch,
+            base={key: getattr(new, key) for key in ("model", "epochs", "imgsz", "batch") if getattr(new, key) is not None},
             candidates=new.candidates,
             hyp=None if imports else source,
         )

@@ -15,6 +15,7 @@ from hypevolve.summary import gene_changes
 FILES = {
     "evolve-csv": "evolve.csv",
     "evolve-txt": "evolve.txt",
+    "tune-ndjson": "tune_results.ndjson",
     "hyp-yaml": "hyp_evolved.yaml",
     "evolve-png": "evolve.png",
 }

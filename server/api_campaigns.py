@@ -180,9 +180,17 @@ async def evolve_csv(request: Request, name: str) -> Any:
 
 @router.get("/campaigns/{name}/evolve.txt", response_class=PlainTextResponse)
 async def evolve_txt(request: Request, name: str) -> Any:
-    """Every done candidate in yolov5's older `evolve.txt` layout: no header, the fittest first."""
+    """Every done candidate in the older `evolve.txt` layout of its lineage: no header, the fittest first."""
     campaign, rows = await _store(request, lambda c: _rows(c, name))
-    return PlainTextResponse(result_files.evolve_txt(campaign.space, rows))
+    return PlainTextResponse(result_files.evolve_txt(campaign.space, rows, campaign.lineage))
+
+
+@router.get("/campaigns/{name}/tune_results.ndjson", response_class=PlainTextResponse)
+async def tune_results(request: Request, name: str) -> Any:
+    """Every done candidate as a line of ultralytics' `tune_results.ndjson`."""
+    campaign, rows = await _store(request, lambda c: _rows(c, name))
+    body = result_files.tune_results(campaign.space, rows, str(campaign.base.get("data", campaign.name)))
+    return PlainTextResponse(body, media_type="application/x-ndjson")
 
 
 @router.get("/campaigns/{name}/evolve.png", response_class=Response)
