@@ -229,6 +229,12 @@ class Detector(nn.Module):
             bias[:, 4] += math.log(objects / (imgsz / stride) ** 2)
             bias[:, 5:] += math.log(0.6 / (self.classes - 0.99999))
 
+    def average_norms(self, momentum: float) -> None:
+        """Sets the share of each batch in the running statistics of the batch norms."""
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = momentum
+
     def folded(self) -> Detector:
         """A copy in evaluation mode whose batch norms are folded into the convolutions: the same outputs, fewer operations."""
         model = copy.deepcopy(self).eval()

@@ -83,8 +83,10 @@ def train(
     pictures = load_cached(scenario.data, scenario.imgsz)
     model, unmatched = initial_model(hyp, scenario, pictures, seed)
     model = model.to(device, memory_format=torch.channels_last)
-    average = Average(model)
     per_epoch = batches_per_epoch(len(pictures.train), scenario.batch)
+    if scenario.optimizer == "auto":
+        model.average_norms(optim.norm_momentum(scenario.epochs * per_epoch))
+    average = Average(model)
     nominal = scenario.nominal_batch or scenario.batch
     accumulate = max(round(nominal / scenario.batch), 1)
     optimizer, factor = optim.build(model, scenario.optimizer, hyp, scenario.batch * accumulate / nominal)

@@ -46,6 +46,14 @@ def test_auto_is_adamw_at_a_fifth_of_the_rates():
     assert [type(optim.build(model, n, hyp, 1.0)[0]).__name__ for n in ("SGD", "Adam", "AdamW")] == ["SGD", "Adam", "AdamW"]
 
 
+def test_norms_average_over_a_twentieth_of_the_training():
+    assert [optim.norm_momentum(total) for total in (10, 200, 400, 10_000)] == [0.1, 0.1, pytest.approx(0.05), 0.03]
+    model = Detector("yolov5n", 1)
+    model.average_norms(0.07)
+    momenta = {m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    assert momenta == {0.07}
+
+
 def test_average_follows_the_last_tenth_of_the_steps():
     model = torch.nn.BatchNorm2d(1)
     average = Average(model)
