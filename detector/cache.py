@@ -1,8 +1,9 @@
 """Decoded images and labels, kept warm in this process: a worker trains hundreds of candidates on the same data.
 
 The cache is the one piece of state in this package: a dictionary from (data path, imgsz) to pixels, with room for two data
-sets. An entry is used only while the files it came from keep their sizes and times. The pixels, about imgsz^2 x 2.3 bytes an
-image (4:3 images; 205 images at 320 pixels are 47 MB), are shared with the node's other processes (``detector.decoded``).
+sets at two sizes. An entry is used only while the files it came from keep their sizes and times. The pixels, about
+imgsz^2 x 2.3 bytes an image (4:3 images; 205 images at 320 pixels are 47 MB), are shared with the node's other processes
+(``detector.decoded``).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from detector.dataset import Dataset, Sample
 from detector.decoded import Decoded, Wanted
 from detector.errors import DataError
 
-CAPACITY = 2
+CAPACITY = 4
 OUTLINE_POINTS = 200
 
 

@@ -15,6 +15,9 @@ ANCHORS = ("auto", "stock", "fitted")
 MODELS = ("yolov3", "yolov3-spp", "yolov3-tiny", "yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
 WEIGHTS = (".safetensors", ".pt", ".weights")
 LARGEST_STRIDE = 32
+# A progressive training: this share of the epochs at this share of the size.
+EARLY_EPOCHS = 2 / 3
+EARLY_SIZE = 0.6
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Scenario:
     multiple of 32. ``nominal_batch`` is the number of images per optimizer step; None means ``batch``, that is, no
     accumulation. ``optimizer`` "auto" is AdamW at 0.2 x the learning-rate genes (docs/DETECTOR.md). ``anchors`` "stock" keeps
     the model's own, "fitted" fits them to the data, "auto" chooses. ``rect`` trains on batches of one aspect ratio, without
-    mosaic. ``val_every`` is the number of epochs between evaluations; 0 evaluates after the last epoch alone.
+    mosaic. ``progressive`` trains the first two thirds of the epochs at 0.6 x ``imgsz``. ``val_every`` is the number of epochs
+    between evaluations; 0 evaluates after the last epoch alone.
     """
 
     data: str
@@ -39,6 +43,7 @@ class Scenario:
     optimizer: str = "auto"
     anchors: str = "auto"
     rect: bool = False
+    progressive: bool = False
     val_every: int = 0
     lineage: str = "yolov5"
 
@@ -56,13 +61,23 @@ class Scenario:
         if self.imgsz % LARGEST_STRIDE:
             near = max(round(self.imgsz / LARGEST_STRIDE), 1) * LARGEST_STRIDE
             raise ValueError(f"base.imgsz is {self.imgsz}, but must be a multiple of {LARGEST_STRIDE}; write imgsz: {near}")
-        if not isinstance(self.rect, bool):
-            raise ValueError(f"base.rect is {self.rect!r}; write rect: true or rect: false")
+        for key in ("rect", "progressive"):
+            if not isinstance(getattr(self, key), bool):
+                raise ValueError(f"base.{key} is {getattr(self, key)!r}; write {key}: true or {key}: false")
         if not isinstance(self.weights, str) or (self.weights and not self.weights.endswith(WEIGHTS)):
             raise ValueError(
                 f"base.weights is {self.weights!r}; write weights: '' to train from scratch, or name a .safetensors checkpoint "
                 "written by this detector, a released .pt, or Darknet .weights"
             )
+
+    def size_at(self, epoch: int) -> int:
+        """Size in pixels at which epoch 0, 1, ... is trained; the last one always at ``imgsz``.
+
+        Early steps learn what a smaller image shows as well, at a third of the cost (progressive resizing; arXiv:2104.00298).
+        """
+        if self.progressive and epoch < int(self.epochs * EARLY_EPOCHS):
+            return max(round(self.imgsz * EARLY_SIZE / LARGEST_STRIDE), 1) * LARGEST_STRIDE
+        return self.imgsz
 
     @classmethod
     def from_mapping(cls, base: Mapping[str, Any], *, data_root: Path) -> Scenario:

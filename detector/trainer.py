@@ -91,7 +91,9 @@ def train(
     accumulate = max(round(nominal / scenario.batch), 1)
     optimizer, factor = optim.build(model, scenario.optimizer, hyp, scenario.batch * accumulate / nominal)
     schedule = optim.Schedule(hyp, scenario.epochs * per_epoch, per_epoch, accumulate, factor)
-    loss_of = lineage_loss(model, hyp, scenario.imgsz)
+    sizes = {scenario.size_at(epoch) for epoch in range(scenario.epochs)}
+    stages = {size: (load_cached(scenario.data, size).train, lineage_loss(model, hyp, size)) for size in sizes}
+    judge = stages[scenario.imgsz][1]
 
     kept, place = None, Place()
     if checkpoints is not None:
@@ -109,9 +111,9 @@ def train(
     pending = 0
     for epoch in range(place.epoch, scenario.epochs):
         model.train()
-        for batch in training_batches(
-            pictures.train, hyp, scenario.imgsz, scenario.batch, scenario.rect, seed, epoch, place.batch
-        ):
+        size = scenario.size_at(epoch)
+        shown, loss_of = stages[size]
+        for batch in training_batches(shown, hyp, size, scenario.batch, scenario.rect, seed, epoch, place.batch):
             rates = schedule.at(place.iteration)
             optim.apply(optimizer, rates)
             images, targets = _to(batch, device)
@@ -140,7 +142,7 @@ def train(
         metrics["lr"] = schedule.at(place.iteration - 1).lr
         last = epoch == scenario.epochs - 1
         if last or (scenario.val_every and (epoch + 1) % scenario.val_every == 0):
-            place.final = evaluate(average.model, loss_of, pictures.val, 2 * scenario.batch, device)
+            place.final = evaluate(average.model, judge, pictures.val, 2 * scenario.batch, device)
             if not all(np.isfinite(v) for v in place.final.values()):
                 raise TrainingDiverged(f"the validation loss is not finite after epoch {epoch}")
             metrics |= place.final

@@ -174,6 +174,7 @@ def test_the_worker_trains_the_scenarios_lineage(data, tmp_path, monkeypatch):
         {"optimizer": "Adam"},
         {"nominal_batch": 8},
         {"rect": True},
+        {"progressive": True},
         {"anchors": "fitted"},
         {"model": "yolov3-tiny"},
     ],

@@ -306,5 +306,6 @@ def test_pictures_are_resized_and_kept_until_a_file_changes(tmp_path, monkeypatc
     assert load_cached(str(path), 32).val[0].pixels.shape == (20, 32, 3)
     write_labels(tmp_path / "labels" / "train" / "b.txt", [(0, 0, 0, 8, 8)])
     assert len(load_cached(str(path), 96).train[1].labels) == 1
-    load_cached(str(path), 64)
+    for size in (64, 128, 160):
+        load_cached(str(path), size)
     assert len(cache._CACHE) == cache.CAPACITY

@@ -131,6 +131,7 @@ def test_scenario_from_a_mapping(tmp_path):
         ({"data": "a", "nominal_batch": 0}, "base.nominal_batch is 0"),
         ({"data": "a", "imgsz": 300}, "base.imgsz is 300, but must be a multiple of 32; write imgsz: 288"),
         ({"data": "a", "rect": "yes"}, "base.rect is 'yes'"),
+        ({"data": "a", "progressive": 1}, "base.progressive is 1; write progressive: true or progressive: false"),
         ({"data": "a", "weights": "yolov5n.onnx"}, "base.weights is .*yolov5n.onnx'; write weights: ''"),
     ],
 )
@@ -138,6 +139,14 @@ def test_a_wrong_scenario_is_one_line_with_key_and_remedy(base, words, tmp_path)
     with pytest.raises(ValueError, match=words) as caught:
         Scenario.from_mapping(base, data_root=tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_progressive_training_starts_small_and_ends_large():
+    scenario = Scenario("a", epochs=6, imgsz=320, progressive=True)
+    assert [scenario.size_at(epoch) for epoch in range(6)] == [192] * 4 + [320] * 2
+    assert Scenario("a", epochs=1, imgsz=320, progressive=True).size_at(0) == 320
+    assert Scenario("a", epochs=2, imgsz=32, progressive=True).size_at(0) == 32
+    assert {Scenario("a", epochs=6, imgsz=320).size_at(epoch) for epoch in range(6)} == {320}
 
 
 def contents(folder: Path) -> str:
