@@ -12,11 +12,11 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
-from hypevolve import __version__, demo, offline, online, programs
+from hypevolve import __version__, access, credentials, demo, messages, offline, online, programs
 from hypevolve.console import CommandFailed, Output
 from hypevolve.errors import HypevolveError
 from hypevolve.run import INTERRUPTED, Wish
@@ -52,11 +52,14 @@ def _version(wanted: bool) -> None:
 def options(
     context: typer.Context,
     url: Annotated[str, typer.Option(envvar="HYPEVOLVE_URL", help="The coordinator.")] = URL,
+    token: Annotated[str | None, typer.Option(metavar="TOKEN", help="An access token (or HYPEVOLVE_TOKEN).")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="A file with one, mode 0600 (or HYPEVOLVE_TOKEN_FILE).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print exactly one JSON document.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; tracebacks of unexpected errors.")] = False,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    context.obj = Output(json=as_json, verbose=verbose, url=url)
+    known = credentials.token(token, token_file, os.environ)
+    context.obj = Output(json=as_json, verbose=verbose, url=url, token=known)
 
 
 @app.command()
@@ -141,6 +144,44 @@ def export(
     online.export(context.obj, name, form, output)
 
 
+@app.command()
+def events(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A campaign. Default: the service itself.")] = None,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="How many. Default: all.")] = None,
+) -> None:
+    """Show what changed and who changed it, the oldest first."""
+    access.events(context.obj, name, n)
+
+
+tokens = typer.Typer(help="Make, list and revoke access tokens.", rich_markup_mode=None, no_args_is_help=True)
+app.add_typer(tokens, name="token")
+
+
+@tokens.command("create")
+def create_token(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="By which events and people name it.")],
+    scope: Annotated[list[str], typer.Option(help="read, worker, operator or admin; may be repeated.")],
+    campaign: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this campaign; may be repeated.")] = None,
+    expires_days: Annotated[float | None, typer.Option(metavar="N", help="When it ends by itself. Default: never.")] = None,
+) -> None:
+    """Make an access token and show it, once."""
+    access.create(context.obj, name, cast("list[messages.Scope]", scope), campaign or [], expires_days)
+
+
+@tokens.command("ls")
+def list_tokens(context: typer.Context) -> None:
+    """List the access tokens, without what they say."""
+    access.ls(context.obj)
+
+
+@tokens.command("revoke")
+def revoke_token(context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """End an access token, within 5 s everywhere; what its workers train is offered to others."""
+    access.revoke(context.obj, name)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
 def serve(context: typer.Context) -> None:
     """Serve as coordinator: --host, --port, --folder, --db, --pg-bin, --root-path (all: hypevolve serve --help)."""
@@ -205,9 +246,9 @@ def globals_first(arguments: Sequence[str]) -> list[str]:
         argument = left.pop(0)
         if argument == "--" or argument in PASSED_ON:
             return [*front, *rest, argument, *left]
-        if argument in ("--json", "-v", "--verbose") or argument.startswith("--url="):
+        if argument in ("--json", "-v", "--verbose") or argument.startswith(("--url=", "--token=", "--token-file=")):
             front.append(argument)
-        elif argument == "--url" and left:
+        elif argument in ("--url", "--token", "--token-file") and left:
             front += [argument, left.pop(0)]
         else:
             rest.append(argument)
@@ -216,6 +257,8 @@ def globals_first(arguments: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
+    if arguments is None:
+        credentials.hide(sys.argv[1:], os.environ)
     given = globals_first(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = _call(given)

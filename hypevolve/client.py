@@ -66,8 +66,9 @@ class _Ranking(RootModel[list[messages.Candidate]]):
 class Client:
     """A connection to one coordinator, safe to share between threads.
 
-    ``stop`` interrupts every pause between attempts. ``transport``, ``chance``, ``sleep`` and ``clock`` are there for tests and
-    simulations. ``waiting`` is told, in one line, why a request is about to be repeated.
+    ``token`` is the access token, where the coordinator wants one. ``stop`` interrupts every pause between attempts.
+    ``transport``, ``chance``, ``sleep`` and ``clock`` are for tests and simulations. ``waiting`` is told, in one line, why
+    a request is about to be repeated.
 
     Every method raises the errors of ``hypevolve.errors``: Unreachable once patience is over, NotFound, Conflict, Invalid,
     Denied or ServerFault as the coordinator answered.
@@ -77,6 +78,7 @@ class Client:
         self,
         url: str,
         *,
+        token: str | None = None,
         transport: httpx.BaseTransport | None = None,
         timeout_s: float = 30.0,
         retry: RetryPolicy = PEOPLE,
@@ -101,7 +103,8 @@ class Client:
         self._chance = chance
         self._sleep = sleep or self._stop.wait
         self._clock = clock
-        self._http = httpx.Client(transport=transport, headers={"Accept": "application/json"})
+        headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        self._http = httpx.Client(transport=transport, headers=headers)
 
     def __enter__(self) -> Self:
         return self
@@ -257,6 +260,31 @@ class Client:
 
     def workers(self) -> list[messages.Worker]:
         return _read(self._send("GET", "/workers"), messages.WorkerList).items
+
+    # ---- access --------------------------------------------------------------------------------------------------------------
+
+    def create_token(self, token: messages.CreateToken) -> messages.NewToken:
+        """Make an access token. An answer that is lost makes a second try say Conflict: revoke that name and take another."""
+        return _read(self._send("POST", "/tokens", body=token), messages.NewToken)
+
+    def tokens(self) -> list[messages.Token]:
+        return _read(self._send("GET", "/tokens"), messages.TokenList).items
+
+    def revoke_token(self, name: str) -> messages.Token:
+        return _read(self._send("DELETE", f"/tokens/{_part(name)}"), messages.Token)
+
+    def events(self, campaign: str | None = None, *, after: str = "0-0", limit: int | None = None) -> Iterator[messages.Event]:
+        """The events of a campaign, or of the service itself, the oldest first, page by page as they are read."""
+        path = "/events" if campaign is None else f"/campaigns/{_part(campaign)}/events"
+        left = limit
+        while left is None or left > 0:
+            params = {"after": after, "limit": 1000 if left is None else min(left, 1000)}
+            page = _read(self._send("GET", path, params=params), messages.EventPage)
+            yield from page.items
+            if not page.items:
+                return
+            after = page.next
+            left = None if left is None else left - len(page.items)
 
     def ready(self) -> bool:
         """Whether the coordinator can serve now. Never raises for a coordinator that cannot."""

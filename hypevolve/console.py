@@ -9,7 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich import box
@@ -31,11 +31,12 @@ class CommandFailed(HypevolveError):
 
 @dataclass(frozen=True)
 class Output:
-    """How this call answers. ``json`` and ``verbose`` are the options of that name, ``url`` is the coordinator's."""
+    """How this call answers. ``json`` and ``verbose`` are the options of that name, ``url`` and ``token`` the coordinator's."""
 
     json: bool = False
     verbose: bool = False
     url: str = ""
+    token: str | None = field(default=None, repr=False)
 
     def document(self, value: Any) -> None:
         print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))

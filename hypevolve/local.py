@@ -15,6 +15,7 @@ from typing import Self
 
 from hypevolve.children import LOOK_S, Child, how, stop
 from hypevolve.console import CommandFailed
+from hypevolve.credentials import VARIABLE
 
 HOST = "127.0.0.1"
 FIRST_PORT = 8080
@@ -58,6 +59,7 @@ class Household:
         options += ["--pg-bin", os.path.abspath(pg_bin)] if pg_bin else []
         # In the environment rather than among the options, which everybody on the machine can read: it may hold a password.
         environment = {**self._environment, **({"HYPEVOLVE_DATABASE_URL": database_url} if database_url else {})}
+        environment.pop(VARIABLE, None)  # the coordinator presents none
         for candidate in [port] if port else free_ports(first):
             log = self.folder / "logs" / "coordinator.log"
             child = Child("the coordinator", "server", [*options, "--port", str(candidate)], log, environment)
@@ -86,9 +88,12 @@ class Household:
             time.sleep(LOOK_S / 2)
         return None
 
-    def start_workers(self, url: str, devices: Sequence[str], campaigns: Sequence[str], data_root: Path) -> None:
+    def start_workers(
+        self, url: str, devices: Sequence[str], campaigns: Sequence[str], data_root: Path, token: str | None = None
+    ) -> None:
         """One worker for each of ``devices``, which may each be a list such as ``cuda:0,cuda:1``; no campaign means any."""
         environment = {name: value for name, value in self._environment.items() if name != "HYPEVOLVE_DATABASE_URL"}
+        environment |= {VARIABLE: token} if token else {}
         for index, device in enumerate(devices, 1):
             name = f"worker-{index}"
             options = [url, "--name", name, "--folder", str(self.folder / "workers" / name), "--devices", device]

@@ -27,7 +27,7 @@ BEST_COLUMNS = (
 
 def connect(output: Output) -> Client:
     waiting = (lambda reason: output.say(f"waiting: {reason}")) if output.verbose else None
-    return Client(output.url, waiting=waiting)
+    return Client(output.url, token=output.token, waiting=waiting)
 
 
 def create(output: Output, path: Path) -> None:

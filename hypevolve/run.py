@@ -93,18 +93,18 @@ def run(output: Output, wish: Wish) -> int:
         if url is None:
             raise CommandFailed(f"stopped before anything was trained; to go on: {wish.again}", INTERRUPTED)
         os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
-        with Client(url) as client:
+        with Client(url, token=output.token) as client:
             campaign, news = _enter(client, file)
         for line in news:
             progress.say(line)
         progress.say(f"page: {url}/c/{campaign.name}")
         if campaign.state != "finished":
             progress.say(f"{len(devices)} {'worker' if len(devices) == 1 else 'workers'} on {', '.join(devices)}")
-            house.start_workers(url, devices, [campaign.name], file.folder)
-            with Client(url, retry=ONCE, timeout_s=10.0) as client, progress:
+            house.start_workers(url, devices, [campaign.name], file.folder, output.token)
+            with Client(url, token=output.token, retry=ONCE, timeout_s=10.0) as client, progress:
                 campaign = _watch(client, campaign, house, stop, progress, wish)
         house.stop_workers()
-        with Client(url) as client:
+        with Client(url, token=output.token) as client:
             document = _write(client, campaign, folder, time.monotonic() - began)
             reason = _fruitless(client, campaign, folder)
     if output.json:

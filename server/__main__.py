@@ -20,11 +20,14 @@ from types import FrameType
 
 import uvicorn
 
-from server import settings
+from server import settings, token_command, tokens
+from server.access import OpenTo, is_loopback
 from server.app import create_app
 from server.artifacts import ArtifactStore
+from server.connection import GuardedProtocol
 from server.database import Database, migrate
 from server.errors import Unavailable
+from server.limits import CONNECTIONS
 from server.postgres import EmbeddedPostgres, PostgresUnavailable
 
 log = logging.getLogger("server")
@@ -66,7 +69,12 @@ class _Server(uvicorn.Server):
 
 
 def main(arguments: list[str]) -> int:
-    """Serve. Returns the exit code: 0 after SIGTERM, 1 where the database cannot be used, 2 where the port is taken."""
+    """Serve, or make a token. Returns the exit code.
+
+    0 after SIGTERM, 1 where the database cannot be used, 2 where the port is taken or would let everybody in.
+    """
+    if arguments[:1] == ["token"]:
+        return token_command.main(arguments[1:], os.environ)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     asked = settings.read(arguments, os.environ)
@@ -89,8 +97,33 @@ def main(arguments: list[str]) -> int:
             print(error, file=sys.stderr)
             return 1
         opened.callback(_ignore_signals)
-        _serve(asked, database, artifacts, postgres, listener)
+        try:
+            open_to = _open_to(asked, listener.getsockname()[0], database.run(tokens.any_made))
+        except (PermissionError, Unavailable) as error:
+            print(error, file=sys.stderr)
+            return 2
+        _serve(asked, database, artifacts, postgres, listener, open_to)
     return 0
+
+
+def _open_to(asked: settings.Settings, address: str, guarded: bool) -> OpenTo:
+    """Who may come without a token, said aloud.
+
+    Raises:
+        PermissionError: everybody could, and nobody asked for that.
+    """
+    if asked.insecure_no_auth:
+        log.warning("--insecure-no-auth: whoever reaches %s may do everything, workers run their programs", address)
+        return "anyone"
+    if guarded:
+        return "loopback" if is_loopback(address) else "nobody"
+    if is_loopback(address):
+        log.warning("no access tokens: every user of this machine may do everything, nobody else anything (docs/SECURITY.md)")
+        return "loopback"
+    raise PermissionError(
+        f"--host {asked.host} would let everybody in, since there are no access tokens; make the first with `hypevolve serve "
+        "token create NAME --scope admin` (the same --db or --folder), or say --insecure-no-auth (docs/SECURITY.md)"
+    )
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
@@ -108,20 +141,21 @@ def _serve(
     artifacts: ArtifactStore,
     postgres: EmbeddedPostgres | None,
     listener: socket.socket,
+    open_to: OpenTo,
 ) -> None:
     port = listener.getsockname()[1]
-    if asked.host not in ("127.0.0.1", "localhost", "::1"):
-        log.warning(
-            "listening on %s: there are no access tokens yet, so let only a trusted network reach port %d", asked.host, port
-        )
     shown = "127.0.0.1" if asked.host in ("0.0.0.0", "::") else asked.host  # noqa: S104
     config = uvicorn.Config(
         create_app(
             database,
             root_path=asked.root_path,
+            open_to=open_to,
             artifacts=artifacts,
             most_checkpoint_bytes=int(asked.most_checkpoint_gb * 1e9),
         ),
+        http=GuardedProtocol,
+        ws="none",
+        limit_concurrency=CONNECTIONS,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=10,

@@ -13,16 +13,17 @@ from sqlalchemy import Connection, text
 from evolution import result_files
 from evolution.campaign import Campaign
 from hypevolve import messages
-from server import campaigns, candidates
+from server import campaigns, candidates, events
+from server.access import needs
+from server.caller import VISIBLE, acting, visible
 from server.coordinator import coordinator_of
-from server.errors import Invalid, NotFound
+from server.errors import Forbidden, Invalid, NotFound
 from server.plots import evolve_png
 
 router = APIRouter(tags=["campaigns"])
 
 T = TypeVar("T")
 
-MAX_CAMPAIGN_BYTES = 4_000_000
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 
 
@@ -31,12 +32,12 @@ async def _store(request: Request, work: Callable[[Connection], T]) -> T:
     return await coordinator.ordinary(lambda: coordinator.database.run(work))
 
 
-@router.get("/campaigns")
+@router.get("/campaigns", dependencies=[needs("read")])
 async def list_campaigns(request: Request) -> messages.CampaignList:
     """Every campaign in numbers, the newest first."""
 
     def work(connection: Connection) -> list[messages.Campaign]:
-        rows = connection.execute(text("select * from campaign order by created_at desc")).all()
+        rows = connection.execute(text(f"select * from campaign c where {VISIBLE} order by created_at desc"), visible()).all()
         return [campaigns.summary(connection, row) for row in rows]
 
     return messages.CampaignList(items=await _store(request, work))
@@ -44,6 +45,7 @@ async def list_campaigns(request: Request) -> messages.CampaignList:
 
 @router.post(
     "/campaigns",
+    dependencies=[needs("operator")],
     responses={200: {"description": "The same campaign was there already"}, 201: {"model": messages.Campaign}},
     openapi_extra={
         "requestBody": {
@@ -58,10 +60,12 @@ async def create(request: Request, response: Response) -> messages.Campaign:
     Creating the same campaign again answers 200 and changes nothing.
     """
     body = await request.body()
-    if len(body) > MAX_CAMPAIGN_BYTES:
-        raise Invalid("too-large", f"a campaign has at most {MAX_CAMPAIGN_BYTES} bytes")
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     campaign = _parse(body, kind)
+    if not acting.get().may_see(campaign.name):
+        raise Forbidden(
+            "bound", f"this token is bound to {', '.join(acting.get().only or [])}; '{campaign.name}' is none of them"
+        )
 
     def work(connection: Connection) -> tuple[bool, messages.Campaign]:
         new = campaigns.create(connection, campaign)
@@ -97,13 +101,13 @@ def _no_files(name: str) -> str:
     raise FileNotFoundError(f"the coordinator opens no file of yours; put the contents of {name} inline")
 
 
-@router.get("/campaigns/{name}")
+@router.get("/campaigns/{name}", dependencies=[needs("read")])
 async def show(request: Request, name: str) -> messages.Campaign:
     """One campaign in numbers that add up, with its best and its default candidate."""
     return await _store(request, lambda c: campaigns.summary(c, campaigns.find(c, name)))
 
 
-@router.patch("/campaigns/{name}")
+@router.patch("/campaigns/{name}", dependencies=[needs("operator")])
 async def change(request: Request, name: str, body: messages.ChangeCampaign) -> messages.Campaign:
     """Set the budget of candidates anew."""
 
@@ -116,7 +120,7 @@ async def change(request: Request, name: str, body: messages.ChangeCampaign) -> 
     return summary
 
 
-@router.post("/campaigns/{name}/retry")
+@router.post("/campaigns/{name}/retry", dependencies=[needs("operator")])
 async def retry(request: Request, name: str) -> messages.Retried:
     """Offer every failed candidate again, once what made them fail is mended; a halted campaign goes on."""
     retried = await _store(request, lambda c: campaigns.retry(c, name))
@@ -124,7 +128,7 @@ async def retry(request: Request, name: str) -> messages.Retried:
     return messages.Retried(retried=retried)
 
 
-@router.get("/campaigns/{name}/candidates")
+@router.get("/campaigns/{name}/candidates", dependencies=[needs("read")])
 async def list_candidates(
     request: Request,
     name: str,
@@ -138,18 +142,29 @@ async def list_candidates(
     )
 
 
-@router.get("/campaigns/{name}/candidates/{number}")
+@router.get("/campaigns/{name}/candidates/{number}", dependencies=[needs("read")])
 async def candidate(request: Request, name: str, number: int) -> messages.Candidate:
     return await _store(request, lambda c: candidates.find(c, campaigns.find(c, name), number))
 
 
-@router.get("/campaigns/{name}/candidates/{number}/epochs")
+@router.get("/campaigns/{name}/candidates/{number}/epochs", dependencies=[needs("read")])
 async def curve(request: Request, name: str, number: int) -> messages.EpochCurve:
     """The learning curve of one candidate."""
     return await _store(request, lambda c: candidates.curve(c, campaigns.find(c, name), number))
 
 
-@router.get("/campaigns/{name}/best")
+@router.get("/campaigns/{name}/events", dependencies=[needs("read")])
+async def list_events(
+    request: Request,
+    name: str,
+    after: Annotated[str, Query(max_length=40)] = events.START,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+) -> messages.EventPage:
+    """Everything that changed, and who changed it, the oldest first. Who has read up to `next` has read all before it."""
+    return await _store(request, lambda c: events.page(c, campaigns.find(c, name).id, after=after, limit=limit))
+
+
+@router.get("/campaigns/{name}/best", dependencies=[needs("read")])
 async def best(request: Request, name: str, n: Annotated[int, Query(ge=1, le=100)] = 1) -> list[messages.Candidate]:
     """The fittest candidates, the best first."""
     return await _store(request, lambda c: candidates.best(c, campaigns.find(c, name).id, n))
@@ -160,7 +175,7 @@ def _rows(connection: Connection, name: str) -> tuple[Campaign, list[result_file
     return Campaign.from_document(row.document), list(candidates.finished(connection, row.id))
 
 
-@router.get("/campaigns/{name}/hyp_evolved.yaml", response_class=PlainTextResponse)
+@router.get("/campaigns/{name}/hyp_evolved.yaml", response_class=PlainTextResponse, dependencies=[needs("read")])
 async def hyp_evolved(request: Request, name: str) -> Any:
     """The best hyp set so far, as the file that `train.py --hyp` takes."""
     campaign, rows = await _store(request, lambda c: _rows(c, name))
@@ -171,14 +186,14 @@ async def hyp_evolved(request: Request, name: str) -> Any:
     return PlainTextResponse(body, media_type="application/yaml")
 
 
-@router.get("/campaigns/{name}/evolve.csv", response_class=PlainTextResponse)
+@router.get("/campaigns/{name}/evolve.csv", response_class=PlainTextResponse, dependencies=[needs("read")])
 async def evolve_csv(request: Request, name: str) -> Any:
     """Every done candidate in yolov5's `evolve.csv` layout, by number."""
     campaign, rows = await _store(request, lambda c: _rows(c, name))
     return PlainTextResponse(result_files.evolve_csv(campaign.space, rows), media_type="text/csv")
 
 
-@router.get("/campaigns/{name}/evolve.txt", response_class=PlainTextResponse)
+@router.get("/campaigns/{name}/evolve.txt", response_class=PlainTextResponse, dependencies=[needs("read")])
 async def evolve_txt(request: Request, name: str) -> Any:
     """Every done candidate in the older `evolve.txt` layout of its lineage: no header, the fittest first."""
     campaign, rows = await _store(request, lambda c: _rows(c, name))
@@ -193,7 +208,7 @@ async def tune_results(request: Request, name: str) -> Any:
     return PlainTextResponse(body, media_type="application/x-ndjson")
 
 
-@router.get("/campaigns/{name}/evolve.png", response_class=Response)
+@router.get("/campaigns/{name}/evolve.png", response_class=Response, dependencies=[needs("read")])
 async def evolve_picture(request: Request, name: str) -> Any:
     """A panel per gene: value against fitness, colour = density, the best marked."""
     coordinator = coordinator_of(request)

@@ -15,6 +15,7 @@ from fastapi.responses import StreamingResponse
 
 from hypevolve import messages
 from server import checkpoints
+from server.access import needs
 from server.artifacts import CHUNK, Upload
 from server.checkpoint_format import Inspection
 from server.coordinator import Coordinator, coordinator_of
@@ -29,8 +30,8 @@ _BINARY = {"content": {"application/octet-stream": {"schema": {"type": "string",
 
 @router.put(
     "/leases/{token}/checkpoint",
+    dependencies=[needs("worker")],
     openapi_extra={"requestBody": {"required": True, **_BINARY}},
-    responses={413: {"model": messages.Problem}},
 )
 async def put(
     request: Request,
@@ -108,6 +109,7 @@ async def _receive(request: Request, coordinator: Coordinator, upload: Upload, w
 
 @router.get(
     "/candidates/{candidate}/checkpoint",
+    dependencies=[needs("worker")],
     response_class=StreamingResponse,
     responses={200: {**_BINARY, "description": "The content; its digest is in Repr-Digest"}},
 )

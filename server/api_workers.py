@@ -10,16 +10,18 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from hypevolve import __version__, messages
 from server import fleet, leases, results
+from server.access import needs
 from server.asking import ask as ask_for_work
+from server.caller import acting
 from server.coordinator import coordinator_of
-from server.errors import Conflict
+from server.errors import Conflict, Forbidden
 
 router = APIRouter(tags=["worker protocol"])
 
 MAX_WAIT_S = 30.0
 
 
-@router.post("/workers")
+@router.post("/workers", dependencies=[needs("worker")])
 async def register(request: Request, body: messages.RegisterWorker) -> messages.Registered:
     """A worker introduces itself. Its id is new at every start of its process."""
     coordinator = coordinator_of(request)
@@ -27,7 +29,7 @@ async def register(request: Request, body: messages.RegisterWorker) -> messages.
     return messages.Registered(protocol=messages.PROTOCOL, version=__version__)
 
 
-@router.get("/workers")
+@router.get("/workers", dependencies=[needs("read")])
 async def workers(request: Request) -> messages.WorkerList:
     """Workers heard of in the last day, with the leases they hold."""
     coordinator = coordinator_of(request)
@@ -36,12 +38,14 @@ async def workers(request: Request) -> messages.WorkerList:
 
 @router.post(
     "/leases",
+    dependencies=[needs("worker")],
     response_model=messages.Leases,
     responses={204: {"description": "No work now; ask again after Retry-After seconds"}},
 )
 async def ask(request: Request, body: messages.Ask, prefer: Annotated[str | None, Header()] = None) -> Any:
     """Ask for work. `Prefer: wait=20` waits that many seconds (30 at most) until there is some."""
     coordinator = coordinator_of(request)
+    body = _within_binding(body)
     deadline = time.monotonic() + _wait_s(prefer)
     while True:
         granted = await coordinator.ordinary(lambda: ask_for_work(coordinator.database, coordinator.breeder, body))
@@ -52,12 +56,26 @@ async def ask(request: Request, body: messages.Ask, prefer: Annotated[str | None
             return Response(status_code=204, headers={"Retry-After": "2"})
 
 
+def _within_binding(body: messages.Ask) -> messages.Ask:
+    """The ask, for the campaigns that its token is bound to.
+
+    Raises:
+        Forbidden: it names another. That says nothing about whether there is such a campaign.
+    """
+    bound = acting.get().only
+    if bound is None:
+        return body
+    if others := sorted(set(body.campaigns or []) - set(bound)):
+        raise Forbidden("bound", f"this token is bound to {', '.join(bound)}, and {', '.join(others)} is none of them")
+    return body.model_copy(update={"campaigns": body.campaigns or bound})
+
+
 def _wait_s(prefer: str | None) -> float:
     wanted = re.search(r"\bwait\s*=\s*(\d{1,6})", prefer or "")
     return min(float(wanted[1]), MAX_WAIT_S) if wanted else 0.0
 
 
-@router.put("/leases/{token}")
+@router.put("/leases/{token}", dependencies=[needs("worker")])
 async def heartbeat(request: Request, token: str, body: messages.Heartbeat) -> messages.HeartbeatAnswer:
     """Renew a lease. Only the command `cancel` stops a training."""
     coordinator = coordinator_of(request)
@@ -66,7 +84,7 @@ async def heartbeat(request: Request, token: str, body: messages.Heartbeat) -> m
     )
 
 
-@router.delete("/leases/{token}", status_code=204)
+@router.delete("/leases/{token}", status_code=204, dependencies=[needs("worker")])
 async def release(request: Request, token: str, reason: Annotated[str, Query(max_length=200)] = "released") -> None:
     """Hand a candidate back, free of charge; it is offered again at once."""
     coordinator = coordinator_of(request)
@@ -74,7 +92,7 @@ async def release(request: Request, token: str, reason: Annotated[str, Query(max
     coordinator.watch.stir()
 
 
-@router.post("/leases/{token}/epochs")
+@router.post("/leases/{token}/epochs", dependencies=[needs("worker")])
 async def epochs(request: Request, token: str, body: messages.Epochs) -> messages.EpochsAnswer:
     """A batch of epoch metrics; repeating it changes nothing."""
     coordinator = coordinator_of(request)
@@ -83,7 +101,11 @@ async def epochs(request: Request, token: str, body: messages.Epochs) -> message
     )
 
 
-@router.put("/candidates/{candidate}/attempts/{token}/result", responses={201: {"model": messages.ResultAnswer}})
+@router.put(
+    "/candidates/{candidate}/attempts/{token}/result",
+    responses={201: {"model": messages.ResultAnswer}},
+    dependencies=[needs("worker")],
+)
 async def result(
     request: Request, response: Response, candidate: int, token: str, body: messages.Result
 ) -> messages.ResultAnswer:
@@ -99,7 +121,7 @@ async def result(
     return verdict.answer
 
 
-@router.post("/leases/{token}/failure")
+@router.post("/leases/{token}/failure", dependencies=[needs("worker")])
 async def failure(request: Request, token: str, body: messages.Failure) -> messages.FailureAnswer:
     """The training said no: `nan`, `oom`, `data`, `exit_code`, `timeout` or `crash`."""
     coordinator = coordinator_of(request)

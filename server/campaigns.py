@@ -13,7 +13,8 @@ from evolution.fitness import fitness
 from hypevolve import messages
 from hypevolve.hashes import hyp_hash
 from server import candidates, events, tally
-from server.errors import Conflict, NotFound
+from server.caller import VISIBLE, unknown_campaign, visible
+from server.errors import Conflict
 from server.tables import campaign as campaign_table
 from server.tables import candidate as candidate_table
 
@@ -106,7 +107,7 @@ def change_budget(connection: Connection, name: str, candidates_planned: int) ->
     """
     row = connection.execute(text("select * from campaign where name = :name for no key update"), {"name": name}).first()
     if row is None:
-        raise NotFound("unknown-campaign", f"no campaign is called '{name}'")
+        raise unknown_campaign(name, _some_names(connection))
     if candidates_planned < row.bred:
         raise Conflict("budget", f"{row.bred} candidates are already bred, so the budget cannot fall to {candidates_planned}")
     document = row.document
@@ -147,10 +148,13 @@ def find(connection: Connection, name: str) -> Row[Any]:
     """
     row = connection.execute(text("select * from campaign where name = :name"), {"name": name}).first()
     if row is None:
-        names = [r.name for r in connection.execute(text("select name from campaign order by created_at desc limit 5"))]
-        known = f"; there are {', '.join(names)}" if names else "; none has been created yet"
-        raise NotFound("unknown-campaign", f"no campaign is called '{name}'{known}")
+        raise unknown_campaign(name, _some_names(connection))
     return row
+
+
+def _some_names(connection: Connection) -> list[str]:
+    newest = f"select name from campaign c where {VISIBLE} order by created_at desc limit 5"
+    return [row.name for row in connection.execute(text(newest), visible())]
 
 
 def summary(connection: Connection, row: Row[Any]) -> messages.Campaign:

@@ -1,29 +1,64 @@
-"""The log of everything that changed state: written in the same transaction as the change, read in order."""
+"""The log of every change: written in the same transaction as the change, with who made it, read in its final order.
+
+The order is (transaction, id). Ids are drawn before COMMIT, so an event is shown only once no transaction as old as its own is
+still running: who has read up to a place has read everything before it, for ever.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sqlalchemy import Connection, text
 
+from hypevolve import messages
+from server.caller import acting
+from server.errors import Invalid
 from server.tables import event
 
+START = "0-0"
+_CURSOR = re.compile(r"(\d{1,19})-(\d{1,18})")
+_FINAL = "e.xid < pg_snapshot_xmin(pg_current_snapshot())"
 
-def record(connection: Connection, campaign_id: int, kind: str, number: int | None = None, **detail: Any) -> None:
-    connection.execute(event.insert().values(campaign_id=campaign_id, number=number, kind=kind, detail=detail))
+
+def record(connection: Connection, campaign_id: int | None, kind: str, number: int | None = None, **detail: Any) -> None:
+    """Write down that the present caller changed something; ``campaign_id`` is None for changes of the service itself."""
+    connection.execute(
+        event.insert().values(campaign_id=campaign_id, number=number, kind=kind, detail=detail, who=acting.get().name)
+    )
 
 
 def latest(connection: Connection, campaign_id: int, limit: int) -> list[dict[str, Any]]:
-    """The newest events first.
-
-    An event is shown only once no older transaction is still running: ids are drawn before COMMIT, so that without this a
-    reader who has seen event 7 could later find a 6 he never saw.
-    """
+    """The newest events first."""
     rows = connection.execute(
         text(
-            "select id, number, kind, detail, at from event"
-            " where campaign_id = :campaign and xid < pg_snapshot_xmin(pg_current_snapshot()) order by id desc limit :limit"
+            "select e.id, e.number, e.kind, e.who, e.detail, e.at from event e"
+            f" where e.campaign_id = :campaign and {_FINAL} order by e.xid desc, e.id desc limit :limit"
         ),
         {"campaign": campaign_id, "limit": limit},
     )
     return [dict(row) for row in rows.mappings()]
+
+
+def page(connection: Connection, campaign_id: int | None, *, after: str, limit: int) -> messages.EventPage:
+    """The events after a cursor, the oldest first; those of the service itself where ``campaign_id`` is None.
+
+    Raises:
+        Invalid: the cursor is not one of ours.
+    """
+    place = _CURSOR.fullmatch(after)
+    if place is None:
+        raise Invalid("cursor", "after: is no cursor of this list; leave it out to start at the first event")
+    which = "e.campaign_id is null" if campaign_id is None else "e.campaign_id = :campaign"
+    rows = connection.execute(
+        text(
+            f"""
+            select e.id, c.name as campaign, e.number, e.kind, e.who, e.detail, e.at, e.xid::text as xid
+            from event e left join campaign c on c.id = e.campaign_id
+            where {which} and {_FINAL} and (e.xid, e.id) > (cast(:xid as xid8), :id) order by e.xid, e.id limit :limit
+            """
+        ),
+        {"campaign": campaign_id, "xid": place[1], "id": int(place[2]), "limit": limit},
+    ).all()
+    items = [messages.Event.model_validate(row._mapping) for row in rows]
+    return messages.EventPage(items=items, next=f"{rows[-1].xid}-{rows[-1].id}" if rows else after)

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row, text
 
 from hypevolve import messages
 from server import events, tally
+from server.caller import acting
 from server.errors import Conflict, NotFound
 from server.pulse import LEASES_MAY_EXPIRE
 
@@ -53,12 +54,12 @@ def see_worker(connection: Connection, worker: UUID, devices: Sequence[str]) -> 
     connection.execute(
         text(
             """
-            insert into worker (id, name, devices) values (:id, :name, to_jsonb(cast(:devices as text[])))
-            on conflict (id) do update set seen_at = clock_timestamp()
-            where worker.seen_at < clock_timestamp() - interval '5 s'
+            insert into worker (id, name, devices, who) values (:id, :name, to_jsonb(cast(:devices as text[])), :who)
+            on conflict (id) do update set seen_at = clock_timestamp(), who = excluded.who
+            where worker.seen_at < clock_timestamp() - interval '5 s' or worker.who <> excluded.who
             """
         ),
-        {"id": worker, "name": str(worker)[:8], "devices": list(devices)},
+        {"id": worker, "name": str(worker)[:8], "devices": list(devices), "who": acting.get().name},
     )
 
 

@@ -29,6 +29,8 @@ from evolution.campaign import Campaign
 from evolution.result_files import ResultRow, yaml_value
 from hypevolve import __version__, messages
 from server import campaigns, candidates, charts, health, page_words, plots, views
+from server.access import COOKIE, needs
+from server.caller import acting
 from server.coordinator import coordinator_of
 from server.errors import CoordinatorError, NotFound, Unavailable
 from server.page_messages import CampaignPage, CampaignsPage, CandidatePage, WorkersPage
@@ -73,19 +75,19 @@ twins = APIRouter(tags=["pages"])
 pages = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
-@twins.get("/campaigns.json")
+@twins.get("/campaigns.json", dependencies=[needs("read")])
 async def campaigns_twin(request: Request) -> CampaignsPage:
     """What the page of all campaigns shows."""
     return await _read(request, views.campaign_list)
 
 
-@twins.get("/workers.json")
+@twins.get("/workers.json", dependencies=[needs("read")])
 async def workers_twin(request: Request) -> WorkersPage:
     """What the page of workers shows."""
     return await _read(request, views.workers)
 
 
-@twins.get("/c/{name}.json")
+@twins.get("/c/{name}.json", dependencies=[needs("read")])
 async def campaign_twin(
     request: Request, name: str, state: messages.State | None = None, cursor: Cursor = None
 ) -> CampaignPage:
@@ -93,13 +95,13 @@ async def campaign_twin(
     return await _read(request, partial(views.campaign, name=name, state=state, cursor=cursor))
 
 
-@twins.get("/c/{name}/candidates/{number}.json")
+@twins.get("/c/{name}/candidates/{number}.json", dependencies=[needs("read")])
 async def candidate_twin(request: Request, name: str, number: Number) -> CandidatePage:
     """What a candidate's page shows."""
     return await _read(request, partial(views.candidate, name=name, number=number))
 
 
-@pages.get("/")
+@pages.get("/", dependencies=[needs("read")])
 async def campaigns_page(request: Request) -> Response:
     shown = await _read(request, views.campaign_list)
     return await _page(
@@ -107,12 +109,12 @@ async def campaigns_page(request: Request) -> Response:
     )
 
 
-@pages.get("/workers")
+@pages.get("/workers", dependencies=[needs("read")])
 async def workers_page(request: Request) -> Response:
     return await _page(request, "workers.html", await _read(request, views.workers), alive=True, gone_s=views.GONE_S)
 
 
-@pages.get("/c/{name}")
+@pages.get("/c/{name}", dependencies=[needs("read")])
 async def campaign_page(request: Request, name: str, state: messages.State | None = None, cursor: Cursor = None) -> Response:
     shown = await _read(request, partial(views.campaign, name=name, state=state, cursor=cursor))
     alive = shown.campaign.state != "finished"  # a halted one goes on once somebody retries
@@ -130,7 +132,7 @@ async def campaign_page(request: Request, name: str, state: messages.State | Non
     )
 
 
-@pages.get("/c/{name}/sheet.png")
+@pages.get("/c/{name}/sheet.png", dependencies=[needs("read")])
 async def evolve_sheet(request: Request, name: str, v: str = "", dark: bool = False) -> Response:
     """`evolve.png` for the page: on paper of the page's colour, and kept by the browser until there is another result."""
 
@@ -148,7 +150,7 @@ async def evolve_sheet(request: Request, name: str, v: str = "", dark: bool = Fa
     return Response(png, media_type="image/png", headers={"Cache-Control": kept})
 
 
-@pages.get("/c/{name}/candidates/{number}.yaml")
+@pages.get("/c/{name}/candidates/{number}.yaml", dependencies=[needs("read")])
 async def candidate_yaml(request: Request, name: str, number: Number) -> Response:
     """The hyp set of one candidate as a file for `train.py --hyp`."""
 
@@ -162,14 +164,14 @@ async def candidate_yaml(request: Request, name: str, number: Number) -> Respons
     return PlainTextResponse("\n".join(lines) + "\n", media_type="application/yaml", headers={"Cache-Control": "no-store"})
 
 
-@pages.get("/c/{name}/candidates/{number}")
+@pages.get("/c/{name}/candidates/{number}", dependencies=[needs("read")])
 async def candidate_page(request: Request, name: str, number: Number) -> Response:
     shown = await _read(request, partial(views.candidate, name=name, number=number))
     alive = shown.candidate.state in ("queued", "leased", "running")
     return await _page(request, "candidate.html", shown, alive=alive, curves=_curves(shown))
 
 
-@pages.get("/docs")
+@pages.get("/docs", dependencies=[needs("read")])
 async def docs(request: Request) -> Response:
     """The API's description, shown by a viewer that lies in this repository."""
     openapi = f"{request.scope.get('root_path', '').rstrip('/')}{request.app.openapi_url}"
@@ -190,6 +192,11 @@ async def problem(request: Request, status: int, detail: str, *, again: bool = F
     return await _page(request, "problem.html", None, alive=again, status=status, detail=detail)
 
 
+async def show(request: Request, template: str, *, status: int = 200, **more: Any) -> Response:
+    """A page that shows nothing of the database."""
+    return await _page(request, template, None, alive=False, status=status, **more)
+
+
 async def _page(
     request: Request, template: str, shown: BaseModel | None, *, alive: bool, status: int = 200, **more: Any
 ) -> Response:
@@ -204,6 +211,7 @@ async def _page(
         origin=str(request.base_url).rstrip("/"),
         twin=_twin(request) if shown is not None else None,
         refresh_s=REFRESH_S if alive else None,
+        logged_in=acting.get().name if COOKIE in request.cookies and status not in (401, 403) else None,
         status=status,
         **more,
     )

@@ -24,24 +24,22 @@ class Settings:
     most_checkpoint_gb: float = 4.0
     root_path: str = ""
     announce: Path | None = None
+    insecure_no_auth: bool = False
 
 
 def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """Settings from a command line, with the environment where it is silent. Wrong usage exits 2."""
     default = Settings()
-    parser = argparse.ArgumentParser(prog="python -m server", description="The coordinator of hyperparameter evolution.")
+    parser = argparse.ArgumentParser(
+        prog="python -m server",
+        description="The coordinator of hyperparameter evolution.",
+        epilog="python -m server token create --help: the first access token",
+    )
     parser.add_argument("--host", default=default.host, help="address to listen on (default %(default)s)")
     parser.add_argument(
         "--port", type=int, default=default.port, help="port to listen on; 0 takes a free one (default %(default)s)"
     )
-    parser.add_argument("--folder", type=Path, default=default.folder, help="of the embedded PostgreSQL (default %(default)s)")
-    parser.add_argument(
-        "--db",
-        dest="database_url",
-        default=environment.get("HYPEVOLVE_DATABASE_URL") or None,
-        help="postgresql://user:password@host/name of your own server (environment: HYPEVOLVE_DATABASE_URL)",
-    )
-    parser.add_argument("--pg-bin", help="folder with the programs postgres and initdb for the embedded PostgreSQL")
+    add_database(parser, environment)
     parser.add_argument(
         "--artifacts",
         default=environment.get("HYPEVOLVE_ARTIFACTS") or None,
@@ -53,4 +51,22 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     )
     parser.add_argument("--root-path", default=default.root_path, help="URL prefix behind a proxy, such as /hypevolve")
     parser.add_argument("--announce", type=Path, help="write {url, pid} to this file once requests are answered")
+    parser.add_argument(
+        "--insecure-no-auth",
+        action="store_true",
+        help="let in whoever reaches the port, without an access token: for a network in which you trust everybody",
+    )
     return Settings(**vars(parser.parse_args(arguments)))
+
+
+def add_database(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+    """The options that say which database."""
+    default = Settings()
+    parser.add_argument("--folder", type=Path, default=default.folder, help="of the embedded PostgreSQL (default %(default)s)")
+    parser.add_argument(
+        "--db",
+        dest="database_url",
+        default=environment.get("HYPEVOLVE_DATABASE_URL") or None,
+        help="postgresql://user:password@host/name of your own server (environment: HYPEVOLVE_DATABASE_URL)",
+    )
+    parser.add_argument("--pg-bin", help="folder with the programs postgres and initdb for the embedded PostgreSQL")

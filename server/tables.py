@@ -144,6 +144,7 @@ worker = Table(
     Column("host", Text, nullable=False, server_default=""),
     Column("devices", JSONB, nullable=False, server_default="[]"),
     Column("versions", JSONB, nullable=False, server_default="{}"),
+    Column("who", Text, nullable=False, server_default=""),  # the caller it spoke as last
     _stamp("registered_at"),
     _stamp("seen_at"),
 )
@@ -232,19 +233,21 @@ epoch = Table(
     _stamp("recorded_at"),
 )
 
+# Append-only: a trigger refuses every UPDATE, DELETE and TRUNCATE.
 event = Table(
     "event",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("campaign_id", BigInteger, ForeignKey("campaign.id"), nullable=False),
+    Column("campaign_id", BigInteger, ForeignKey("campaign.id")),  # null: a change of the service itself, such as a new token
     Column("number", Integer),
     Column("kind", Text, nullable=False),
+    Column("who", Text, nullable=False, server_default=text("SESSION_USER")),  # whoever writes past us is named too
     Column("detail", JSONB, nullable=False, server_default="{}"),
     _stamp("at"),
     # A reader shows only events below the oldest running transaction, so that who has seen N has seen all below N.
     Column("xid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
 )
-Index("event_campaign", event.c.campaign_id, event.c.id)
+Index("event_campaign", event.c.campaign_id, event.c.xid, event.c.id)
 
 # What each change adds to a campaign's numbers; triggers on ``candidate`` write it (migration 0002), see ``server.tally``.
 tally = Table(
@@ -282,4 +285,21 @@ pulse = Table(
     Column("one", Boolean, CheckConstraint("one", name="single"), primary_key=True, server_default=text("true")),
     _stamp("beat_at"),
     Column("grace_until", DateTime(timezone=True), nullable=False, server_default=text("'-infinity'")),
+)
+
+# Rows stay for ever: as long as there is one, nobody is let in without a token.
+token = Table(
+    "token",
+    metadata,
+    Column("id", Text, primary_key=True),  # the public part of the token, by which it is found
+    Column("name", Text, nullable=False, unique=True),
+    Column("sha256", Text, nullable=False),  # of the whole token; 256 random bits need no slow hash
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("campaigns", ARRAY(Text)),  # names, which may be created later; null: all
+    Column("created_by", Text, nullable=False),
+    _stamp("created_at"),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("last_used_at", DateTime(timezone=True)),  # to the minute
+    Column("revoked_at", DateTime(timezone=True)),
+    CheckConstraint("scopes <@ array['read','worker','operator','admin'] and cardinality(scopes) > 0", name="scopes"),
 )

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, text
 from evolution.campaign import Campaign
 from hypevolve import messages
 from server import campaigns, candidates, event_words, fleet, gene_views, tally
+from server.caller import VISIBLE, visible
 from server.gene_views import GeneLine
 from server.page_messages import (
     AttemptLine,
@@ -39,7 +40,9 @@ GONE_S = 90.0  # so long without a lease and without a word, it is gone
 
 def campaign_list(connection: Connection) -> CampaignsPage:
     """Every campaign in a line, the newest first."""
-    rows = connection.execute(text("select * from campaign order by created_at desc, id desc")).all()
+    rows = connection.execute(
+        text(f"select * from campaign c where {VISIBLE} order by created_at desc, id desc"), visible()
+    ).all()
     jumps = _jumps(connection)
     busy = _busy(fleet.workers(connection))
     items = []

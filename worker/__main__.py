@@ -12,7 +12,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hypevolve.errors import HypevolveError
+from hypevolve import credentials
+from hypevolve.errors import HypevolveError, Invalid
 from worker.devices import absent, parse_devices
 from worker.errors import CannotWork
 from worker.supervisor import Settings, Supervisor
@@ -22,6 +23,8 @@ USAGE = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker until it is told to end; the exit code (docs/WORKER.md)."""
+    if argv is None:
+        credentials.hide(sys.argv[1:], os.environ)
     settings = _settings(argv, os.environ)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -41,6 +44,8 @@ def _settings(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Set
     parser = argparse.ArgumentParser(prog="python -m worker", description="Trains candidates of a Hypevolve coordinator.")
     url = environment.get("HYPEVOLVE_URL")
     parser.add_argument("url", metavar="URL", nargs="?", default=url, help="the coordinator (or HYPEVOLVE_URL)")
+    parser.add_argument("--token", help="an access token of the coordinator (or HYPEVOLVE_TOKEN)")
+    parser.add_argument("--token-file", type=Path, help="a file with one, mode 0600 (or HYPEVOLVE_TOKEN_FILE)")
     parser.add_argument("--name", default=socket.gethostname(), help="shown to people; default: the host's name")
     parser.add_argument("--folder", type=Path, help="where results wait for the coordinator; default: STATE/hypevolve/NAME")
     parser.add_argument(
@@ -58,12 +63,17 @@ def _settings(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Set
         devices = parse_devices(arguments.devices)
     except ValueError as error:
         parser.error(f"--devices: {error}")
+    try:
+        token = credentials.token(arguments.token, arguments.token_file, environment)
+    except Invalid as error:
+        parser.error(str(error))
     data_root = arguments.data_root.resolve()
     if not data_root.is_dir():
         parser.error(f"--data-root {data_root} is no folder")
     folder = arguments.folder or _state(environment) / "hypevolve" / arguments.name.replace("/", "-")
     return Settings(
         url=arguments.url,
+        token=token,
         name=arguments.name,
         folder=folder.resolve(),
         devices=devices,
@@ -74,7 +84,8 @@ def _settings(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Set
         most=arguments.max,
         until_idle_s=arguments.until_idle,
         stall_s=arguments.stall,
-        environment=dict(environment),
+        # Trainings may be any program, and none of them needs the token.
+        environment={name: value for name, value in environment.items() if name != credentials.VARIABLE},
     )
 
 

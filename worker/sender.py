@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from hypevolve import messages
 from hypevolve.client import Client, RetryPolicy
-from hypevolve.errors import HypevolveError, ServerFault, Unreachable
+from hypevolve.errors import Denied, HypevolveError, ServerFault, Unreachable
 from worker.contact import Contact
 from worker.epochs import LARGEST_POST
 from worker.spool import Parcel, Spool
@@ -92,7 +92,7 @@ class Sender(threading.Thread):
         try:
             self._send_epochs(parcel)
             self._send(parcel)
-        except (Unreachable, ServerFault) as error:
+        except (Unreachable, ServerFault, Denied) as error:  # a token that is not valid says nothing about the numbers
             self._contact.failed(str(error))
             return False
         except HypevolveError as error:
@@ -112,7 +112,7 @@ class Sender(threading.Thread):
             for start in range(0, len(parcel.epochs), LARGEST_POST):
                 batch = messages.Epochs.model_validate({"epochs": parcel.epochs[start : start + LARGEST_POST]})
                 self._client.post_epochs(parcel.token, batch)
-        except (Unreachable, ServerFault):
+        except (Unreachable, ServerFault, Denied):
             raise
         except HypevolveError as error:
             log.warning("%s: epochs refused (%s); the result goes on its own", parcel, error)

@@ -47,6 +47,7 @@ class Settings:
     worker: UUID
     host: str
     data_root: Path
+    token: str | None = field(default=None, repr=False)
     campaigns: Sequence[str] = ()
     most: int | None = None
     until_idle_s: float | None = None
@@ -70,9 +71,14 @@ class Supervisor:
         self._gate = Gate(settings.most, settings.until_idle_s)
         self._contact = Contact(settings.folder)
         self._asking = connect(
-            settings.url, retry=FOREVER, stop=self._gate.closed, waiting=self._contact.failed, timeout_s=TELLING_TIMEOUT_S
+            settings.url,
+            token=settings.token,
+            retry=FOREVER,
+            stop=self._gate.closed,
+            waiting=self._contact.failed,
+            timeout_s=TELLING_TIMEOUT_S,
         )
-        self._telling = connect(settings.url, retry=ONCE, timeout_s=TELLING_TIMEOUT_S)
+        self._telling = connect(settings.url, token=settings.token, retry=ONCE, timeout_s=TELLING_TIMEOUT_S)
         self._spool = Spool(settings.folder, self._telling.url)
         self._sender = Sender(self._spool, self._telling, self._contact)
         desk = Desk(

@@ -102,5 +102,5 @@ class Api:
 
 @pytest.fixture
 def api(database: Database, tmp_path: Path) -> Iterator[Api]:
-    with TestClient(create_app(database, artifacts=ArtifactStore(str(tmp_path / "artifacts")))) as http:
+    with TestClient(create_app(database, artifacts=ArtifactStore(str(tmp_path / "artifacts")), open_to="anyone")) as http:
         yield Api(http, database)

@@ -400,7 +400,7 @@ def test_the_sheet_is_kept_by_the_browser_until_there_is_another_result(busy: An
 
 @pytest.fixture
 def prefixed(busy: Any, database: Database) -> Iterator[TestClient]:
-    with TestClient(create_app(database, root_path="/hypevolve")) as http:
+    with TestClient(create_app(database, root_path="/hypevolve", open_to="anyone")) as http:
         yield http
 
 
@@ -422,7 +422,7 @@ def test_health_and_readiness(api: Any) -> None:
 
 def test_without_a_database_the_process_lives_but_is_not_ready() -> None:
     database = Database("postgresql://nobody@127.0.0.1:1/none")
-    http = TestClient(create_app(database))
+    http = TestClient(create_app(database, open_to="anyone"))
     assert http.get("/healthz").status_code == 200
     answer = http.get("/readyz")
     assert answer.status_code == 503
