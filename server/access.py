@@ -53,7 +53,7 @@ class Door:
         self._open_to = open_to
         self._clock = clock
         self._known: dict[str, tuple[float, asyncio.Future[Caller | None]]] = {}
-        self._made: tuple[float, bool] = (float("-inf"), False)
+        self._made: tuple[float, asyncio.Future[bool] | None] = (float("-inf"), None)
         self._strangers = Buckets(per_s=1.0, burst=20)
 
     async def caller(self, method: str, headers: Mapping[str, str], address: str) -> Caller:
@@ -115,12 +115,17 @@ class Door:
 
     async def _any_made(self) -> bool:
         now = self._clock()
-        asked_at, made = self._made
-        if not made and now - asked_at > FRESH_S:
+        asked_at, answer = self._made
+        if answer is None or now - asked_at > FRESH_S:
             database = self._coordinator.database
-            made = await self._coordinator.essential(lambda: database.run(tokens.any_made, essential=True))
-            self._made = (now, made)
-        return made
+            look = self._coordinator.essential(lambda: database.run(tokens.any_made, essential=True))
+            answer = asyncio.ensure_future(look)  # one look for all who ask meanwhile
+            self._made = (now, answer)
+        try:
+            return await asyncio.shield(answer)
+        except BaseException:
+            self._made = (float("-inf"), None)
+            raise
 
 
 def _presented(headers: Mapping[str, str]) -> tuple[str | None, bool]:
