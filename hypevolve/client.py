@@ -15,7 +15,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -27,6 +26,9 @@ from hypevolve import messages
 from hypevolve.errors import Conflict, Denied, HypevolveError, Invalid, NotFound, ServerFault, Unreachable
 
 _PIECE = 1 << 20  # bytes of a checkpoint in memory at once
+from hypevolve.retrying import FOREVER, ONCE, PEOPLE, RetryPolicy
+
+__all__ = ["FOREVER", "ONCE", "PEOPLE", "Client", "RetryPolicy"]
 
 Message = TypeVar("Message", bound=BaseModel)
 
@@ -34,29 +36,6 @@ _ERRORS: dict[int, type[HypevolveError]] = {
     400: Invalid, 401: Denied, 403: Denied, 404: NotFound, 409: Conflict, 410: Conflict, 413: Invalid, 415: Invalid,
     422: Invalid, 426: Conflict, 429: Unreachable, 502: Unreachable, 503: Unreachable, 504: Unreachable,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How long to go on. ``patience_s`` None means for ever; 0 means one attempt.
-
-    The n-th pause is drawn from 0 to ``first_s * 2**n``, at most ``cap_s``: full jitter, so that a fleet does not come back as
-    one.
-    """
-
-    patience_s: float | None = 6.0
-    first_s: float = 0.5
-    cap_s: float = 30.0
-
-    def pause(self, attempt: int, chance: float, floor_s: float = 0.0) -> float:
-        """Seconds to wait after attempt number ``attempt`` (from 0); ``chance`` is in [0, 1), ``floor_s`` is Retry-After."""
-        longest = min(self.first_s * 2.0 ** min(attempt, 30), self.cap_s)
-        return max(longest * chance, floor_s)
-
-
-PEOPLE = RetryPolicy()
-FOREVER = RetryPolicy(patience_s=None)
-ONCE = RetryPolicy(patience_s=0.0)
 
 
 class _Ranking(RootModel[list[messages.Candidate]]):
