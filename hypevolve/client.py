@@ -24,9 +24,9 @@ from pydantic import BaseModel, RootModel, ValidationError
 
 from hypevolve import messages
 from hypevolve.errors import Conflict, Denied, HypevolveError, Invalid, NotFound, ServerFault, Unreachable
+from hypevolve.retrying import FOREVER, ONCE, PEOPLE, RetryPolicy
 
 _PIECE = 1 << 20  # bytes of a checkpoint in memory at once
-from hypevolve.retrying import FOREVER, ONCE, PEOPLE, RetryPolicy
 
 __all__ = ["FOREVER", "ONCE", "PEOPLE", "Client", "RetryPolicy"]
 

@@ -5,19 +5,31 @@ finite on both sides: NaN and infinity are a training's failure, not its result.
 a machine would compare with its own clock. Routes and their rules are described in docs/PROTOCOL.md.
 """
 
+# ruff: noqa: RUF012 - pydantic copies defaults
+
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
+
+from hypevolve.access_messages import CreateToken as CreateToken
+from hypevolve.access_messages import Event as Event
+from hypevolve.access_messages import EventPage as EventPage
+from hypevolve.access_messages import NewToken as NewToken
+from hypevolve.access_messages import Scope as Scope
+from hypevolve.access_messages import Token as Token
+from hypevolve.access_messages import TokenList as TokenList
+from hypevolve.shapes import Answer as Answer
+from hypevolve.shapes import Name as Name
+from hypevolve.shapes import Request as Request
 
 PREFIX = "/api/v1"
 PROTOCOL = 1
 CHECKPOINT_S = 300.0  # the longest that a training goes without a checkpoint, where the campaign says nothing else
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Value = float | bool | str  # of a gene: a number, or one of its choices
 HypSet = dict[str, Value]
 Metrics = Annotated[dict[str, float], Field(max_length=64)]
@@ -25,35 +37,6 @@ State = Literal["queued", "leased", "running", "done", "failed", "cancelled"]
 Origin = Literal["initial", "bred", "imported", "enqueued", "confirm"]
 FailureKind = Literal["nan", "oom", "data", "exit_code", "timeout", "crash"]
 Command = Literal["continue", "drain", "cancel"]
-Scope = Literal["read", "worker", "operator", "admin"]
-
-
-def _without_nul(value: Any) -> Any:
-    """``value`` with the one character replaced that PostgreSQL cannot hold; a trainer's last words may contain it."""
-    if isinstance(value, str):
-        return value.replace("\x00", "\ufffd")
-    if isinstance(value, dict):
-        return {_without_nul(key): _without_nul(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nul(item) for item in value]
-    return value
-
-
-class Request(BaseModel):
-    """A body sent to the coordinator."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _clean(cls, data: Any) -> Any:
-        return _without_nul(data)
-
-
-class Answer(BaseModel):
-    """A body sent by the coordinator."""
-
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, frozen=True)
 
 
 # ---- workers and leases ------------------------------------------------------------------------------------------------------
@@ -301,69 +284,7 @@ class WorkerList(Answer):
     items: list[Worker]
 
 
-# ---- access tokens and events ------------------------------------------------------------------------------------------------
-
-
-class CreateToken(Request):
-    """A new access token. ``campaigns`` binds it to those names; ``expires_s`` ends it by itself."""
-
-    name: Name
-    scopes: Annotated[list[Scope], Field(min_length=1, max_length=4)]
-    campaigns: Annotated[list[Name], Field(min_length=1, max_length=64)] | None = None
-    expires_s: Annotated[float, Field(gt=0, le=3.2e9)] | None = None
-
-    @model_validator(mode="after")
-    def _unbound_admin(self) -> CreateToken:
-        if self.campaigns is not None and "admin" in self.scopes:
-            raise ValueError("a token of scope admin makes tokens and cannot be bound to campaigns; leave one of the two out")
-        return self
-
-
-class Token(Answer):
-    """What is known of an access token; the token itself is not."""
-
-    name: str
-    scopes: list[Scope]
-    campaigns: list[str] | None
-    created_by: str
-    created_at: datetime
-    expires_at: datetime | None
-    last_used_at: datetime | None
-    revoked_at: datetime | None
-    valid: bool
-
-
-class NewToken(Token):
-    """``token`` is shown in this answer and never again."""
-
-    token: str = Field(repr=False)
-
-
-class TokenList(Answer):
-    items: list[Token]
-
-
-class Event(Answer):
-    """One change: what happened to which candidate of which campaign, and who made it.
-
-    ``who`` is the name of an access token, ``loopback`` or ``anyone`` without one, ``coordinator`` for what the service does by
-    itself, or the database's role for what was changed past it.
-    """
-
-    id: int
-    campaign: str | None
-    number: int | None
-    kind: str
-    who: str
-    detail: dict[str, Any]
-    at: datetime
-
-
-class EventPage(Answer):
-    """Events in their final order; ``after`` of the next request is ``next``, also where there is nothing new yet."""
-
-    items: list[Event]
-    next: str
+# ---- errors -----------------------------------------------------------------------------------------------------------------
 
 
 class ErrorItem(Answer):
