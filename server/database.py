@@ -15,8 +15,8 @@ from typing import TypeVar
 
 import alembic.command
 import alembic.config
-from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.engine import URL, Engine, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -34,6 +34,7 @@ _UNIQUE_VIOLATION = "23505"
 
 _MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 _MIGRATION_LOCK = 7_290_451
+STARTING_S = 30.0  # a database that says it is starting up is waited for
 
 
 def parse_url(url: str) -> URL:
@@ -111,7 +112,7 @@ class Database:
 
 
 def _engine(url: URL, size: int) -> Engine:
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=size,
         max_overflow=0,
@@ -126,6 +127,14 @@ def _engine(url: URL, size: int) -> Engine:
             "keepalives_count": 3,
         },
     )
+    event.listen(engine, "handle_error", _leave_a_demoted_server)
+    return engine
+
+
+def _leave_a_demoted_server(context: ExceptionContext) -> None:
+    """A server that has become read-only keeps its connections; only new ones find the server that took over."""
+    if getattr(context.original_exception, "pgcode", None) == "25006":
+        context.is_disconnect = True
 
 
 def _reason(error: DBAPIError) -> str:
@@ -141,19 +150,31 @@ def migrate(url: str) -> None:
         ValueError: the URL is no PostgreSQL URL.
     """
     engine = _engine(parse_url(url), 1)
+    give_up = time.monotonic() + STARTING_S
     try:
-        with engine.begin() as connection:
-            connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-            config = alembic_config()
-            config.attributes["connection"] = connection
-            alembic.command.upgrade(config, "head")
-    except DBAPIError as error:
-        raise Unavailable(
-            "store",
-            f"cannot use the database at {_without_password(url)}: {_reason(error)}; check --db or HYPEVOLVE_DATABASE_URL",
-        ) from error
+        while True:
+            try:
+                _upgrade(engine)
+                return
+            except DBAPIError as error:
+                # Both are started together often enough, and after a crash PostgreSQL recovers first.
+                if "the database system is" not in str(error.orig) or time.monotonic() > give_up:
+                    raise Unavailable(
+                        "store",
+                        f"cannot use the database at {_without_password(url)}: {_reason(error)}; "
+                        "check --db or HYPEVOLVE_DATABASE_URL",
+                    ) from error
+            time.sleep(0.2)
     finally:
         engine.dispose()
+
+
+def _upgrade(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "head")
 
 
 def alembic_config() -> alembic.config.Config:

@@ -17,7 +17,8 @@ from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.engine import Engine
 
 # Called with the kind of a point ("before", "after", "before commit", "after commit") and the statement; what it raises is
-# raised there. "lie", returned before a commit, rolls back instead and lets everybody believe in a commit.
+# raised there. "lie", returned before a commit, rolls back instead and lets everybody believe in a commit. A COMMIT may be the
+# driver's or the last word of a message.
 Act = Callable[[str, str], str | None]
 
 
@@ -34,7 +35,7 @@ class Failpoints:
         self._dialects = None if engines is None else {id(engine.dialect) for engine in engines}
 
     def __enter__(self) -> Self:
-        event.listen(Engine, "before_cursor_execute", self._before)
+        event.listen(Engine, "before_cursor_execute", self._before, retval=True)
         event.listen(Engine, "after_cursor_execute", self._after)
         self._commit = PGDialect_psycopg2.do_commit
         points = self
@@ -58,13 +59,20 @@ class Failpoints:
     def _ours(self, dialect: Any) -> bool:
         return self._dialects is None or id(dialect) in self._dialects
 
-    def _before(self, connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def _before(self, connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
         if self._ours(connection.dialect):
-            self._act("before", statement)
+            lie = self._act(f"before{_commits(statement)}", statement) == "lie"
+            if lie and _commits(statement):
+                statement = statement.rstrip().removesuffix("commit") + "rollback"
+        return statement, parameters
 
     def _after(self, connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if self._ours(connection.dialect):
-            self._act("after", statement)
+            self._act(f"after{_commits(statement)}", statement)
+
+
+def _commits(message: str) -> str:
+    return " commit" if message.rstrip().endswith("commit") else ""
 
 
 class _Liar:
@@ -76,7 +84,7 @@ class _Liar:
         self._thread = threading.local()  # a transaction is one thread's
 
     def __call__(self, point: str, statement: str) -> str | None:
-        if point == "after" and statement.lstrip().lower().startswith("insert into result"):
+        if point.startswith("before") and "insert into result" in statement.lower():
             self._thread.storing = True
         if point == "before commit" and getattr(self._thread, "storing", False):
             self._thread.storing = False

@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from benchmarks.chaos.journal import Journal, answered, asked
@@ -48,8 +49,9 @@ async def _read(stream: asyncio.StreamReader) -> Message | None:
 class _Proxy:
     """A listening port with an event loop in a thread of its own; a context manager."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         self.port = port
+        self.host = host
         self._loop = asyncio.new_event_loop()
         self._connections: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -67,7 +69,7 @@ class _Proxy:
         self._loop.close()
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, limit=_LARGEST, backlog=2048)
+        self._server = await asyncio.start_server(self._accept, self.host, self.port, limit=_LARGEST, backlog=2048)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _end(self) -> None:
@@ -190,16 +192,19 @@ class HttpProxy(_Proxy):
 
 
 class TcpProxy(_Proxy):
-    """Bytes to and from ``upstream``. ``latency_s`` and ``frozen`` may be changed at any time."""
+    """Bytes to and from ``upstream``, a port or a socket file. ``latency_s`` and ``frozen`` may be changed at any time."""
 
-    def __init__(self, upstream: Address) -> None:
-        super().__init__()
+    def __init__(self, upstream: Address | Path, *, host: str = "127.0.0.1") -> None:
+        super().__init__(host=host)
         self.latency_s = 0.0
         self.frozen = False
         self._upstream = upstream
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        their_reader, their_writer = await asyncio.open_connection(*self._upstream)
+        if isinstance(self._upstream, Path):
+            their_reader, their_writer = await asyncio.open_unix_connection(self._upstream)
+        else:
+            their_reader, their_writer = await asyncio.open_connection(*self._upstream)
         self._connections.add(their_writer)
         try:
             await asyncio.gather(self._pump(reader, their_writer), self._pump(their_reader, writer))
