@@ -24,7 +24,8 @@ from evolution.space import Gene, Scale, Space
 Vector = NDArray[np.float64]
 
 
-def _space(text: str) -> Space:
+def space_of(text: str) -> Space:
+    """Genes, one a line: name, bounds, start, gain, scale."""
     genes = []
     for line in text.strip().splitlines():
         name, lower, upper, start, gain, kind = line.split()
@@ -34,7 +35,7 @@ def _space(text: str) -> Space:
 
 
 # The 29 genes of a one-stage detector of today, and the 18 of 2019; where the latter had no bounds: an eighth to eightfold.
-MODERN = _space("""
+MODERN = space_of("""
 lr0 1e-5 0.1 0.01 1 log
 lrf 0.01 1 0.1 1 log
 momentum 0.6 0.98 0.937 0.3 log1m
@@ -65,7 +66,7 @@ mosaic 0 1 1 1 linear
 mixup 0 1 0 1 linear
 copy_paste 0 1 0 1 linear
 """)
-OF_2019 = _space("""
+OF_2019 = space_of("""
 giou 0.44 28.3 3.54 1 log
 cls 4.7 299 37.4 1 log
 cls_pw 0.125 8 1 1 log

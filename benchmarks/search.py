@@ -3,50 +3,35 @@
     export OMP_NUM_THREADS=1
     python -m benchmarks.search --ids 1000:1020 --workers 1,8,64 --seeds 3 --strategies hybrid,yolov5-2021 --json OUT
 
-A strategy is run through evolution's own interface, as the coordinator runs it: it sees the rows that it asks for and nothing
-else. Results come back in the order in which simulated trainings end. Options follow a name: "yolov3-2020 method=2".
+A strategy is run through evolution's own interface (``benchmarks.simulation``); peers (``benchmarks.peers``) that are not
+installed are named and left out. Options follow a name: "yolov3-2020 method=2". ``--recorded`` takes recorded trainings instead
+of landscapes. ``--runs FILE`` keeps every campaign as a line: run it again to go on.
 
 regret      (F* - f(incumbent)) / (F* - f(start)) without noise: 0 at the optimum, 1 where nothing was gained
 mean gain   mean of max(-1, 1 - regret) over ids, seeds and 50, 100, 200, 300 trainings
 lead        difference of the mean gain to the first strategy's, by id; 95 % bootstrap interval over ids
+reached     trainings at which the first strategy's gain, over ids and seeds, is another's after all its trainings
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
-import math
-import time
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from benchmarks import peers, record, recorded
 from benchmarks.landscapes import Landscape
-from evolution.strategy import Candidate, History, Proposal, Row, Strategy, Wait, candidate_rng, create
+from benchmarks.simulation import CURVE, Evolution, Player, Problem, Run, gain, run, seed_of
+from evolution.strategy import NAMES, Strategy, create
 
-BUDGET = 300
-CHECKPOINTS = (50, 100, 200, 300)
 MULTIPLYING = ("yolov5-2021", "yolov3-2020")  # their gains say which genes can move; for the others every gene can
-
-
-@dataclass(frozen=True)
-class Run:
-    """One campaign: the incumbent's regret by trainings, how many failed, and seconds per candidate."""
-
-    id: int
-    seed: int
-    regret: dict[int, float]
-    failed: int
-    seconds: float
-
-    @property
-    def gain(self) -> float:
-        return float(np.mean([max(-1.0, 1 - regret) for regret in self.regret.values()]))
 
 
 def parse(text: str) -> Strategy:
@@ -55,54 +40,17 @@ def parse(text: str) -> Strategy:
     return create(name, {key: yaml.safe_load(value) for key, _, value in (option.partition("=") for option in options)})
 
 
-def run(
-    strategy: Strategy,
-    landscape: Landscape,
-    seed: int,
-    workers: int,
-    *,
-    multiplying: bool = False,
-    checkpoints: Sequence[int] = CHECKPOINTS,
-) -> Run:
-    """A campaign of ``max(checkpoints)`` candidates on ``workers`` asynchronous workers."""
-    space = landscape.space if multiplying else landscape.free
-    world = np.random.default_rng([landscape.id, seed, 77])
-    campaign_seed = seed * 1000003 + landscape.id
-    budget, bred, now, seconds, waiting = max(checkpoints), 0, 0.0, 0.0, False
-    training: list[tuple[float, int, float]] = []  # end, number, fitness
-    pending: dict[int, Candidate] = {}
-    rows: list[Row] = []
-    failed: list[Candidate] = []
-    regret: dict[int, float] = {}
+def player(text: str, problem: Problem, seed: int, workers: int) -> Player:
+    """A strategy or a peer, ready to play on a problem.
 
-    def history() -> History:
-        return History.select(bred, strategy.needs, rows, failed, pending.values())
-
-    while len(regret) < len(checkpoints):
-        while len(training) < workers and bred < budget and not waiting:
-            began = time.perf_counter()
-            answer = (
-                strategy.propose(space, history(), candidate_rng(campaign_seed, bred)) if bred else Proposal(space.start, ())
-            )
-            seconds += time.perf_counter() - began
-            if isinstance(answer, Wait):
-                waiting = True
-                break
-            fitness, duration = landscape.train(answer.hyp, world)
-            heapq.heappush(training, (now + duration, bred, fitness))
-            pending[bred] = Candidate(bred, answer.hyp)
-            bred += 1
-        now, number, fitness = heapq.heappop(training)
-        done = pending.pop(number)
-        waiting = False
-        if math.isnan(fitness):
-            failed.append(done)
-        else:
-            rows.append(Row(number, done.hyp, fitness))
-        if len(rows) + len(failed) in checkpoints:
-            incumbent = strategy.incumbent(space, history())
-            regret[len(rows) + len(failed)] = landscape.regret(incumbent or space.start)
-    return Run(landscape.id, seed, regret, len(failed), seconds / budget)
+    Raises:
+        ValueError: there is no strategy of this name, or no option.
+        ImportError: a peer is not installed.
+    """
+    name = text.split()[0]
+    if name in peers.NAMES:
+        return peers.create(name, problem.free, seed_of(problem, seed), workers)
+    return Evolution(parse(text), problem.space if name in MULTIPLYING else problem.free, seed_of(problem, seed))
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -121,13 +69,14 @@ def by_id(runs: Sequence[Run]) -> dict[int, float]:
 def summary(name: str, workers: int, runs: Sequence[Run]) -> dict[str, Any]:
     """What is published of one strategy at one number of workers."""
     regrets = {str(n): round(float(np.median([run.regret[n] for run in runs])), 4) for n in runs[0].regret}
-    gain, low, high = interval(list(by_id(runs).values()))
+    mean, low, high = interval(list(by_id(runs).values()))
     return {
         "strategy": name,
         "workers": workers,
-        "mean_gain": round(gain, 4),
+        "mean_gain": round(mean, 4),
         "interval": [round(low, 4), round(high, 4)],
         "regret": regrets,
+        "curve": {str(n): round(float(np.mean([gain(run.curve[n]) for run in runs])), 4) for n in runs[0].curve},
         "runs": len(runs),
         "failed": round(float(np.mean([run.failed for run in runs])), 2),
         "ms_per_candidate": round(1000 * float(np.mean([run.seconds for run in runs])), 2),
@@ -148,30 +97,86 @@ def leads(results: Sequence[dict[str, Any]]) -> list[str]:
         lines.append(
             f"W={other['workers']:<3d} {first['strategy']} - {other['strategy']:<28s} "
             f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]  {won} of {len(differences)} landscapes"
+            f"{_as_words(reached(first, other))}"
         )
     return lines
+
+
+def reached(first: dict[str, Any], other: dict[str, Any]) -> float | None:
+    """Trainings after which the mean gain of ``first`` is that of ``other`` at its end; None: never."""
+    n, gains = np.array([int(key) for key in first["curve"]]), np.array(list(first["curve"].values()))
+    level = list(other["curve"].values())[-1]
+    if not (gains >= level).any():
+        return None
+    at = int((gains >= level).argmax())
+    if at == 0:
+        return float(n[0])
+    return float(np.interp(level, gains[at - 1 : at + 1], n[at - 1 : at + 1]))
+
+
+def _as_words(trainings: float | None) -> str:
+    return f", its final gain reached at {trainings:.0f}" if trainings else ""
+
+
+class Runs:
+    """Finished campaigns, each a line of a file where one is given, so that a table can be made in several sittings."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._done: dict[tuple[str, int, int, int], Run] = {}
+        if file and file.exists():
+            for line in file.read_text().splitlines():
+                self._remember(json.loads(line))
+
+    def _remember(self, line: dict[str, Any]) -> Run:
+        regret = {int(n): value for n, value in line["regret"].items()}
+        curve = {int(n): value for n, value in line["curve"].items()}
+        done = Run(line["id"], line["seed"], regret, curve, line["failed"], line["seconds"])
+        self._done[line["strategy"], line["workers"], done.id, done.seed] = done
+        return done
+
+    def of(self, name: str, workers: int, problem: Problem, seed: int) -> Run:
+        """The campaign, run now unless it is there."""
+        done = self._done.get((name, workers, problem.id, seed))
+        if done:
+            return done
+        done = run(player(name, problem, seed, workers), problem, seed, workers, curve=CURVE)
+        if self._file:
+            with self._file.open("a") as lines:
+                lines.write(json.dumps({"strategy": name, "workers": workers, **asdict(done)}) + "\n")
+        return done
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ids", default="1000:1020", help="first:end of the landscapes")
+    parser.add_argument("--recorded", choices=recorded.HALVES, help="recorded trainings instead of landscapes")
     parser.add_argument("--workers", default="1,8,64")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--strategies", default="hybrid,yolov5-2021")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--strategies", default="hybrid,yolov5-2021", help=f"of {', '.join((*NAMES, *peers.NAMES))}")
+    parser.add_argument("--runs", type=Path, help="file of finished campaigns, read and added to")
+    parser.add_argument("--json", type=Path, help="the results as a list")
+    parser.add_argument("--record", type=Path, help="the same with command, commit and machine")
     arguments = parser.parse_args()
-    first, _, end = arguments.ids.partition(":")
-    landscapes = [Landscape(number) for number in range(int(first), int(end))]
+    problems: Sequence[Problem]
+    if arguments.recorded:
+        try:
+            problems = recorded.problems(arguments.recorded)
+        except (ImportError, FileNotFoundError) as error:
+            sys.exit(f"no recorded trainings: {error}; they need onnxruntime and {recorded.DATA}")
+    else:
+        first, _, end = arguments.ids.partition(":")
+        problems = [Landscape(number) for number in range(int(first), int(end))]
+    runs = Runs(arguments.runs)
     results: list[dict[str, Any]] = []
     for workers in (int(text) for text in arguments.workers.split(",")):
         for name in arguments.strategies.split(","):
-            strategy, multiplying = parse(name), name.split()[0] in MULTIPLYING
-            runs = [
-                run(strategy, landscape, seed, workers, multiplying=multiplying)
-                for landscape in landscapes
-                for seed in range(1, arguments.seeds + 1)
-            ]
-            results.append(summary(name, workers, runs))
+            try:
+                done = [runs.of(name, workers, problem, seed) for problem in problems for seed in range(1, arguments.seeds + 1)]
+            except ImportError as error:
+                print(f"W={workers:<3d} {name:<32s} left out: {error}", flush=True)
+                continue
+            results.append(summary(name, workers, done))
             one = results[-1]
             low, high = one["interval"]
             regret = " ".join(f"{n}:{value:.2f}" for n, value in one["regret"].items())
@@ -184,6 +189,8 @@ def main() -> None:
         print(line)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if arguments.record:
+        record.write(arguments.record, seed=None, results=results)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,15 @@ little until the rows say otherwise. Values are expected on a scale where 1 is a
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dpotri
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, minimize
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -23,7 +25,7 @@ JITTER = 1e-6
 LENGTH_SD = 1.5  # of the log length scale, around log(0.5 sqrt(d))
 NOISE, NOISE_SD = 0.15, 1.0  # median of the noise variance; sd of its log
 OUTLIER = 2.5  # standard deviations
-ITERATIONS = 12  # few: the posterior's far ends fit noise (docs/log-search.md)
+ROUGH_POINTS, ROUGH_STEPS, FINE_STEPS = 90, 12, 8  # few: the posterior's far ends fit noise (docs/log-search.md)
 
 
 @dataclass(frozen=True)
@@ -42,33 +44,42 @@ def fit(points: Matrix, values: Vector) -> Kernel:
 
 @lru_cache(maxsize=64)
 def _remembered(d: int, points: bytes, values: bytes) -> Kernel:
-    x = np.frombuffer(points).reshape(-1, d)
-    y = np.frombuffer(values)
-    kernel = _fit(x, y - y.mean())
-    # A few values far below all others make a smooth function look rough and noisy: fitted again without them.
-    sound = Model(kernel, x, y - y.mean()).sound()
-    return kernel if sound.all() else _fit(x[sound], y[sound] - y[sound].mean())
+    """First a rough fit to a few points; then, without the values far below what it predicts, a finer one from there.
+
+    The rough fit has two starts: from the prior's middle alone it can settle in "all is noise". The fine one is short, since a
+    step costs the cube of the number of points. Values gone wrong make a smooth function look rough and noisy.
+    """
+    x, y = np.frombuffer(points).reshape(-1, d), np.frombuffer(values)
+    few = strided(len(y), ROUGH_POINTS)
+    middle = math.log(0.5 * math.sqrt(d))
+    lengths = np.full(d, middle)
+    starts = (
+        np.concatenate([lengths, [0.0, math.log(NOISE)]]),
+        np.concatenate([lengths - 0.7, [0.5, math.log(NOISE) - 1.5]]),
+    )
+    rough = min((_climb(start, x[few], y[few], ROUGH_STEPS) for start in starts), key=lambda end: float(end.fun))
+    sound = Model(_kernel(rough.x), x, y - y.mean()).sound()
+    return _kernel(_climb(rough.x, x[sound], y[sound], FINE_STEPS).x)
 
 
-def _fit(x: Matrix, y: Vector) -> Kernel:
-    """The kernel with the highest posterior density."""
+def strided(n: int, most: int) -> NDArray[np.intp]:
+    """At most so many of n indices, evenly spread."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.intp))
+
+
+def _climb(start: Vector, x: Matrix, y: Vector, steps: int) -> OptimizeResult:
     d = x.shape[1]
     middle = math.log(0.5 * math.sqrt(d))
-    # From the prior's middle alone the search can settle in "all is noise"; the second start is a low-noise one.
-    starts = (
-        np.concatenate([np.full(d, middle), [0.0, math.log(NOISE)]]),
-        np.concatenate([np.full(d, middle - 0.7), [0.5, math.log(NOISE) - 1.5]]),
-    )
     bounds = [(middle - 4, middle + 4)] * d + [(-3.0, 4.0), (math.log(1e-4), math.log(4.0))]
-    best: Vector = starts[0]
-    least = math.inf
-    for start in starts:
-        found = minimize(
-            _loss, start, args=(x, y, middle), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": ITERATIONS}
-        )
-        if found.fun < least:
-            best, least = found.x, float(found.fun)
-    return Kernel(np.exp(-best[:d]), math.exp(best[d]), math.exp(best[d + 1]))
+    centred = y - y.mean()
+    return minimize(
+        _loss, start, args=(x, centred, middle), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": steps}
+    )
+
+
+def _kernel(theta: Vector) -> Kernel:
+    d = len(theta) - 2
+    return Kernel(np.exp(-theta[:d]), math.exp(theta[d]), math.exp(theta[d + 1]))
 
 
 def _loss(theta: Vector, x: Matrix, y: Vector, middle: float) -> tuple[float, Vector]:
@@ -128,6 +139,31 @@ class Model:
         assert inverse is not None
         self._inverse = inverse
         self._weights = inverse @ values
+
+    def without(self, rows: NDArray[np.bool_], values: Vector) -> Self:
+        """The model without some of its rows and with these values at the others, by the inverse of a block."""
+        model = copy(self)
+        model.points, model._scaled, model.values = self.points[~rows], self._scaled[~rows], values
+        corner = np.linalg.inv(self._inverse[np.ix_(rows, rows)])
+        border = self._inverse[np.ix_(~rows, rows)]
+        model._inverse = self._inverse[np.ix_(~rows, ~rows)] - border @ corner @ border.T
+        model._weights = model._inverse @ values
+        return model
+
+    def believing(self, points: Matrix) -> Self:
+        """The model with more points that came out as predicted: its means are the same, its variances smaller there."""
+        model = copy(self)
+        scaled = points * self.kernel.inverse_lengths
+        cross = self._covariance(_distances(scaled, self._scaled))
+        own = self._covariance(_distances(scaled, scaled)) + (self.kernel.noise + JITTER) * np.eye(len(points))
+        solved = cross @ self._inverse
+        corner = np.linalg.inv(own - solved @ cross.T)
+        border = -solved.T @ corner
+        model._inverse = np.block([[self._inverse - border @ solved, border], [border.T, corner]])
+        model.points, model._scaled = np.vstack([self.points, points]), np.vstack([self._scaled, scaled])
+        model.values = np.concatenate([self.values, cross @ self._weights])
+        model._weights = np.concatenate([self._weights, np.zeros(len(points))])
+        return model
 
     def _covariance(self, r: Matrix) -> Matrix:
         k = self.kernel

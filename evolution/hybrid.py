@@ -4,9 +4,9 @@
 first rows            until 16 rows are there, a child of the rank-weighted mean of the fittest (``recombination``)
 model                 a Gaussian process over the log fitness of rows; a failed training is no value, which would bend the
                       model, but moves the border of ``hazard``; so is a row far below what the others predict, which went wrong
-proposal              the point of largest expected improvement, times the chance not to fail, in a box around the row that
-                      the model thinks best; candidates in training are believed to come out as predicted
-every fourth          a child of the rank-weighted mean of the rows that the model thinks best
+of every four         one is a child of the rank-weighted mean of the rows that the model thinks best; one is the point of
+                      largest expected improvement in a box around the best of them, candidates in training believed to come
+                      out as predicted; two are ascents, each from one of the best rows to the highest lower confidence bound
 model that is blind   while it does not predict rows that are left out, children as in the beginning
 incumbent             the point of highest lower confidence bound near the best row, trained or not
 ====================  =========================================================================================================
@@ -35,7 +35,7 @@ from evolution.space import Gene, Space
 from evolution.strategy import Candidate, History, Needs, Proposal
 
 ROWS_BEFORE_MODEL = 16
-EVOLVED = 4  # every fourth candidate is a child of the evolution
+EVOLVED = 4  # every fourth candidate is a child of the evolution; of the three after it, one explores and two ascend
 BLIND = 0.6  # correlation of rows that are left out with their prediction, below which the model is not used
 MODEL_ROWS, KERNEL_ROWS = 150, 100  # each: so many fittest and so many newest
 BELIEVED = 128  # candidates in training, the newest
@@ -44,6 +44,7 @@ LEAST_SETTLED = 10
 HALF_WIDTH, LEAST_WIDTH = 0.10, 0.04  # of the box, along an axis of usual relevance
 HALVED = 50  # candidates without a better row that halve the box
 CAUTIOUS_WIDTH = 0.05  # of the box in which the incumbent is sought
+ASCENT_WIDTH, ASCENT_CAUTION, ASCENDING = 0.15, 1.0, 0.8  # of an ascent: its box, its caution, the share of the genes that move
 LEADERS, NEAR, ANYWHERE, CLIMBS = 5, 25, 50, 2  # rows to look around, points around each, points in the box, starts of a climb
 CAUTION = 3.0  # standard deviations by which the incumbent's bound lies below its mean
 RISK = 0.25  # a child of the evolution that fails more probably than this is drawn again
@@ -78,6 +79,8 @@ class Hybrid:
             return view.child(view.fitness, rng)
         if history.number % EVOLVED == 0:
             return view.child(view.predicted, rng)
+        if history.number % EVOLVED > 1:
+            return view.ascent(view.model, rng)
         return view.improvement(view.model, rng)
 
     def incumbent(self, space: Space, history: History) -> dict[str, float] | None:
@@ -119,7 +122,7 @@ class _View:
         sound = model.sound()
         if not sound.all():
             self._keep(np.flatnonzero(sound))
-            model = Model(kernel, self.points, scores(self.fitness))
+            model = model.without(~sound, scores(self.fitness))
         expected, _ = model.left_out()
         if np.std(expected) == 0 or np.std(model.values) == 0 or np.corrcoef(expected, model.values)[0, 1] < BLIND:
             return
@@ -147,9 +150,7 @@ class _View:
         stale = max(0, self.ended - int(self.numbers[best]))
         lower, upper = box(model, self.points[best], max(HALF_WIDTH * 0.5 ** (stale / HALVED), LEAST_WIDTH))
         if len(self.pending):
-            believed, _ = model.predict(self.pending)
-            points, values = np.vstack([self.points, self.pending]), np.concatenate([model.values, believed])
-            model = Model(model.kernel, points, values)
+            model = model.believing(self.pending)
         leaders = self.points[_ranked(self.predicted)[:LEADERS]]
         starts = _starts(leaders, lower, upper, rng)
         mean, variance = model.predict(starts)
@@ -163,6 +164,31 @@ class _View:
         found = climb(gain, starts[_ranked(merit)[:CLIMBS]], lower, upper, iterations=15)
         return Proposal(self.cube.hyp(found), (int(self.numbers[best]),))
 
+    def ascent(self, model: Model, rng: np.random.Generator) -> Proposal:
+        """From one of the best rows, in most of the genes, the point of highest lower confidence bound.
+
+        Expected improvement in 29 genes likes the far corners of its box, most of which are worse than the row it started from.
+        This stays where the model knows something; that rows and genes are drawn keeps many workers apart.
+        """
+        leader = int(_ranked(self.predicted)[rng.integers(min(LEADERS, len(self.points)))])
+        start = self.points[leader]
+        lower, upper = box(model, start, ASCENT_WIDTH)
+        moved = rng.random(len(start)) < ASCENDING
+        lower, upper = np.where(moved, lower, start), np.where(moved, upper, start)
+        found = climb(self._bound(model, ASCENT_CAUTION), start[None], lower, upper, iterations=15)
+        return Proposal(self.cube.hyp(found), (int(self.numbers[leader]),))
+
+    def _bound(self, model: Model, caution: float) -> Objective:
+        """The lower confidence bound, so many standard deviations below the mean, with the chance not to fail."""
+
+        def bound(point: Vector) -> tuple[float, Vector]:
+            mean, variance, slope, variance_slope = model.gradient(point)
+            sd = math.sqrt(variance)
+            safety, safety_slope = self.hazard.log_survival(point)
+            return mean - caution * sd + safety, slope - caution * variance_slope / (2 * sd) + safety_slope
+
+        return bound
+
     def incumbent(self, model: Model) -> dict[str, float]:
         """The highest lower confidence bound in the box around the row, or mean of rows, where it is highest."""
         means = [recombination.centre(self.points, _ranked(ranking)) for ranking in (self.predicted, self.fitness)]
@@ -170,13 +196,7 @@ class _View:
         mean, variance = model.predict(known)
         start = known[int((mean - CAUTION * np.sqrt(variance)).argmax())]
 
-        def bound(point: Vector) -> tuple[float, Vector]:
-            mean, variance, slope, variance_slope = model.gradient(point)
-            sd = math.sqrt(variance)
-            safety, safety_slope = self.hazard.log_survival(point)
-            return mean - CAUTION * sd + safety, slope - CAUTION * variance_slope / (2 * sd) + safety_slope
-
-        return self.cube.hyp(climb(bound, start[None], *box(model, start, CAUTIOUS_WIDTH), iterations=30))
+        return self.cube.hyp(climb(self._bound(model, CAUTION), start[None], *box(model, start, CAUTIOUS_WIDTH), iterations=30))
 
 
 def _points(cube: Cube, candidates: tuple[Candidate, ...]) -> Matrix:

@@ -150,6 +150,20 @@ def test_left_out_is_what_the_others_predict():
     assert variances[0] == pytest.approx(variance[0] + 0.2, abs=1e-4)
 
 
+def test_rows_taken_away_and_points_believed_are_as_if_built_anew():
+    x, y = sample(n=30)
+    kernel = Kernel(np.array([1.0, 2.0, 0.5, 0.1]), 1.5, 0.1)
+    there, gone = np.random.default_rng(5).random((6, 4)), np.arange(30) % 7 == 0
+    model, anew = Model(kernel, x, y).without(gone, y[~gone]), Model(kernel, x[~gone], y[~gone])
+    for ours, expected in zip(model.predict(there), anew.predict(there), strict=True):
+        assert ours == pytest.approx(expected)
+    believing = model.believing(there[:4])
+    anew = Model(kernel, np.vstack([x[~gone], there[:4]]), np.concatenate([y[~gone], model.predict(there[:4])[0]]))
+    for ours, expected in zip(believing.predict(there), anew.predict(there), strict=True):
+        assert ours == pytest.approx(expected, abs=1e-9)
+    assert believing.gradient(there[0])[1] < model.gradient(there[0])[1]
+
+
 def test_expected_improvement_and_its_gradient():
     rng = np.random.default_rng(2)
     drawn = 0.3 + 0.5 * rng.standard_normal(400_000)
@@ -232,6 +246,21 @@ def test_it_learns():
     assert space.contains(hyp)
     gap = math.log(0.5 / bowl(space.start, space))
     assert math.log(0.5 / bowl(hyp, space)) < 0.4 * gap
+
+
+def test_ascents_go_up_and_differ():
+    space = lineage_space()
+    rows, cube = evolve(space, 60), Cube(lineage_space())
+    history = History.select(62, HYBRID.needs, rows)
+    bred = [HYBRID.propose(space, history, candidate_rng(seed, 62)) for seed in range(6)]
+    model, by_number = hybrid._View(cube, history).model, {row.number: row for row in rows}
+    for one in bred:
+        (parent,) = one.parents
+        points = cube.points([one.hyp, by_number[parent].hyp])
+        child, origin = model.predict(points)[0]
+        assert child > origin
+        assert (np.abs(points[0] - points[1]) < 1e-9).any()
+    assert len({tuple(one.hyp.values()) for one in bred}) == 6
 
 
 def test_candidates_in_training_are_not_proposed_again():

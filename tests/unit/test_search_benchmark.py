@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import peers, recorded
 from benchmarks.landscapes import Landscape
-from benchmarks.search import interval, leads, parse, run, summary
+from benchmarks.search import Runs, interval, leads, parse, player, reached, summary
+from benchmarks.simulation import run
 
 BED = Path(__file__).parents[3] / "shared" / "bench" / "search"
 
@@ -36,6 +38,62 @@ def test_landscapes_are_those_of_the_test_bed(monkeypatch):
             del sys.modules[name]
 
 
+def play(name, number, seed, workers, checkpoints):
+    landscape = Landscape(number)
+    return run(player(name, landscape, seed, workers), landscape, seed, workers, checkpoints)
+
+
+@pytest.mark.skipif(not BED.is_dir(), reason="no ../shared/bench/search here: the prototype is not run")
+def test_the_simulation_is_that_of_the_test_bed(monkeypatch):
+    """The prototype in our simulation and in theirs: the same regret to the last digit."""
+    monkeypatch.syspath_prepend(str(BED))
+    before = set(sys.modules)
+    from bed import HypFunction
+    from harness import run_one
+    from strategies.ours import HybridL2
+
+    theirs = run_one(HybridL2, HypFunction(3), 2, workers=8, budget=40, checkpoints=(20, 40))
+    ours = play("prototype", 3, 2, 8, (20, 40))
+    assert list(ours.regret.values()) == pytest.approx([regret for _, _, regret in theirs["checkpoints"]], abs=1e-9)
+    assert ours.failed == theirs["crashes"]
+    for name in set(sys.modules) - before:
+        if name in ("bed", "spaces", "harness"):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", peers.NAMES)
+def test_peers_play_where_they_are_installed(name):
+    try:
+        played = play(name, 7, 1, 2, (14,))
+    except ImportError as error:
+        pytest.skip(f"not installed: {error}")
+    assert played.regret[14] <= 1.5
+
+
+@pytest.mark.skipif(not recorded.DATA.is_dir(), reason="no ../shared/bench/search/data here: nothing is recorded")
+@pytest.mark.parametrize("half", recorded.HALVES)
+def test_recorded_problems_are_those_of_the_test_bed(monkeypatch, half):
+    pytest.importorskip("onnxruntime")
+    for problem in recorded.problems(half):
+        assert problem.regret(problem.space.start) == pytest.approx(1)
+        assert problem.best_value > problem.start_value
+
+
+def test_finished_campaigns_are_not_run_again(tmp_path):
+    landscape, file = Landscape(2), tmp_path / "runs.jsonl"
+    first = Runs(file).of("random", 64, landscape, 1)
+    again = Runs(file).of("random", 64, landscape, 1)
+    assert first == again
+    assert len(file.read_text().splitlines()) == 1
+
+
+def test_where_anothers_final_gain_is_reached():
+    first = {"curve": {"10": 0.1, "20": 0.3, "300": 0.9}}
+    assert reached(first, {"curve": {"50": 0.0, "300": 0.2}}) == pytest.approx(15)
+    assert reached(first, {"curve": {"300": 0.05}}) == 10
+    assert reached(first, {"curve": {"300": 0.95}}) is None
+
+
 def test_a_landscape_has_its_optimum_where_it_says():
     for number in range(12):
         landscape = Landscape(number)
@@ -48,16 +106,19 @@ def test_a_landscape_has_its_optimum_where_it_says():
 def test_a_run_repeats_itself_and_counts():
     landscape, strategy = Landscape(3), parse("yolov3-2020 method=1 parent=weighted")
     assert strategy.options == {"parent": "weighted", "method": 1}
-    first, second = (run(strategy, landscape, 1, 4, multiplying=True, checkpoints=(10, 30)) for _ in range(2))
+    first, second, other = (
+        run(player("yolov3-2020 method=1 parent=weighted", landscape, seed, 4), landscape, seed, 4, (10, 30), (20, 30))
+        for seed in (1, 1, 2)
+    )
     assert first.regret == second.regret
     assert list(first.regret) == [10, 30]
+    assert list(first.curve) == [10, 20, 30]
     assert first.gain == pytest.approx(np.mean([1 - regret for regret in first.regret.values()]))
-    other = run(strategy, landscape, 2, 4, multiplying=True, checkpoints=(10, 30))
     assert other.regret != first.regret
 
 
 def test_a_population_that_waits_is_not_stuck():
-    ended = run(parse("yolov5-2024 population=5"), Landscape(3), 1, 8, checkpoints=(23,))
+    ended = play("yolov5-2024 population=5", 3, 1, 8, (23,))
     assert list(ended.regret) == [23]
 
 
@@ -65,7 +126,7 @@ def test_intervals_and_leads():
     mean, low, high = interval([0.1, 0.3, 0.2, 0.4])
     assert mean == pytest.approx(0.25)
     assert 0.1 <= low < mean < high <= 0.4
-    one, two = ([run(parse(name), Landscape(i), 1, 2, checkpoints=(8,)) for i in (1, 2)] for name in ("random", "cma-es"))
+    one, two = ([play(name, i, 1, 2, (8,)) for i in (1, 2)] for name in ("random", "cma-es"))
     results = [summary("random", 2, one), summary("cma-es", 2, two)]
     assert results[0]["runs"] == 2
     assert set(results[0]) >= {"strategy", "workers", "mean_gain", "regret", "runs"}
@@ -76,7 +137,7 @@ def test_regression_gate():
     """Seconds, not a ranking: half of the gap closed in 100 trainings where yolov5-2021 closes a third."""
     gains = {}
     for name in ("hybrid", "yolov5-2021"):
-        runs = [run(parse(name), Landscape(i), 1, 8, multiplying=name != "hybrid", checkpoints=(50, 100)) for i in range(4)]
+        runs = [play(name, i, 1, 8, (50, 100)) for i in range(4)]
         gains[name] = float(np.mean([one.gain for one in runs]))
     assert gains["hybrid"] > 0.5
     assert gains["hybrid"] > gains["yolov5-2021"] + 0.15
