@@ -104,8 +104,8 @@ def test_a_landscape_has_its_optimum_where_it_says():
 
 
 def test_a_run_repeats_itself_and_counts():
-    landscape, strategy = Landscape(3), parse("yolov3-2020 method=1 parent=weighted")
-    assert strategy.options == {"parent": "weighted", "method": 1}
+    landscape, options = Landscape(3), parse("yolov3-2020 method=1 parent=weighted").options
+    assert (options["parent"], options["method"]) == ("weighted", 1)
     first, second, other = (
         run(player("yolov3-2020 method=1 parent=weighted", landscape, seed, 4), landscape, seed, 4, (10, 30), (20, 30))
         for seed in (1, 1, 2)
