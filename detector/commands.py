@@ -21,6 +21,7 @@ from detector.cache import load_cached
 from detector.dataset import read_text
 from detector.errors import DataError, TrainingDiverged
 from detector.evaluate import detect, detections, truth
+from detector.execution import Execution
 from detector.lineages import OPERATING_POINT, loss_of
 from detector.metrics import evaluate as judge
 from detector.models import ARCHITECTURES, Detector, cost
@@ -61,6 +62,7 @@ def train(options: argparse.Namespace) -> int:
     base = {"data": options.data} | {key: getattr(options, key) for key in _KEYS} | instead
     try:
         scenario = Scenario.from_mapping(base, data_root=Path.cwd())
+        execution = Execution(options.device, options.augment, options.precision, options.compile)
     except ValueError as error:
         raise UsageError(str(error)) from None
     _machine(options)
@@ -90,7 +92,7 @@ def train(options: argparse.Namespace) -> int:
             hyp,
             scenario,
             seed=options.seed,
-            device=options.device,
+            execution=execution,
             report=report,
             progress=_bar,
             checkpoints=options.checkpoints,

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from detector import metrics
-from detector.batches import ValBatch, validation_batches
+from detector.batches import validation_batches
 from detector.boxes import decode
 from detector.cache import Picture
 from detector.lineages import OPERATING_POINT, Loss
 from detector.metrics import Found, Truth
 from detector.models import Detector
-from detector.nms import nms
+from detector.nms import nms, nms_on_device
+from detector.resident import resident_validation
 
 LEAST_CONFIDENCE = 0.001
 NMS_IOU = 0.6
@@ -23,33 +24,39 @@ MOST_CANDIDATES = 30_000
 MOST_DETECTIONS = 300
 
 
-def evaluate(model: Detector, loss: Loss, pictures: Sequence[Picture], batch: int, device: str) -> dict[str, float]:
+def evaluate(
+    model: Detector, loss: Loss, pictures: Sequence[Picture], batch: int, device: str, on_device: bool = False
+) -> dict[str, float]:
     """The metrics of ``detector.metrics.evaluate`` and val_box, val_obj, val_cls, each the mean over batches with its gain."""
-    found, losses = detect(model, loss, pictures, batch, device)
+    found, losses = detect(model, loss, pictures, batch, device, on_device)
     result = metrics.evaluate(found, [truth(p) for p in pictures], model.classes, OPERATING_POINT[model.lineage])
     return result | dict(zip(("val_box", "val_obj", "val_cls"), losses.tolist(), strict=True))
 
 
 @torch.inference_mode()
-def detect(model: Detector, loss: Loss, pictures: Sequence[Picture], batch: int, device: str) -> tuple[list[Found], Tensor]:
+def detect(
+    model: Detector, loss: Loss, pictures: Sequence[Picture], batch: int, device: str, on_device: bool = False
+) -> tuple[list[Found], Tensor]:
     """Detections in each picture, in pixels of its file, and the mean parts (3,) of the loss.
 
-    The model is copied, its batch norms folded.
+    The model is copied, its batch norms folded. ``on_device``: the pictures stay on the device for the next evaluation, and
+    suppression runs there.
     """
     model = model.folded().to(memory_format=torch.channels_last)
     found: dict[int, Found] = {}
-    losses, weight = torch.zeros(3), 0
-    for item in validation_batches(pictures, batch):
+    losses, weight = torch.zeros(3, device=device), 0
+    for item in resident_validation(pictures, batch, device) if on_device else validation_batches(pictures, batch):
         images = item.batch.images.to(device, non_blocking=True).float() / 255
         maps = model(images)
-        losses += loss(maps, item.batch.targets.to(device))[1].cpu() * len(images)
+        losses += loss(maps, item.batch.targets.to(device))[1] * len(images)
         weight += len(images)
-        rows = decode(maps, model.anchors, model.strides, model.lineage).cpu()
+        rows = decode(maps, model.anchors, model.strides, model.lineage)
+        best = detections_on_device(rows) if on_device else [detections(row) for row in rows.cpu()]
         found |= {
-            index: _detections(row, item, k, pictures[index])
-            for k, (index, row) in enumerate(zip(item.indices, rows, strict=True))
+            index: _in_file(each, item.places[k], pictures[index])
+            for k, (index, each) in enumerate(zip(item.indices, best, strict=True))
         }
-    return [found[i] for i in range(len(pictures))], losses / max(weight, 1)
+    return [found[i] for i in range(len(pictures))], losses.cpu() / max(weight, 1)
 
 
 def truth(picture: Picture) -> Truth:
@@ -80,9 +87,25 @@ def detections(rows: Tensor) -> Found:
     return Found(boxes[keep], score[keep], classes[keep])
 
 
-def _detections(rows: Tensor, item: ValBatch, position: int, picture: Picture) -> Found:
-    found = detections(rows)
-    x, y, w, h = item.places[position]
+def detections_on_device(rows: Tensor) -> list[Found]:
+    """``detections`` of a batch of decoded rows (B, n, 5 + nc), where they lie; only what is left comes to the host."""
+    scores = rows[..., 4:5] * rows[..., 5:] if rows.shape[2] > 6 else rows[..., 4:5]
+    likely = (rows[..., 4:5] > LEAST_CONFIDENCE) & (scores > LEAST_CONFIDENCE)
+    # Flat, a pair (row, class) comes before another exactly where nonzero() of the host would put it.
+    score, pair = torch.where(likely, scores, -1.0).flatten(1).sort(dim=1, descending=True, stable=True)
+    score, pair = score[:, :MOST_CANDIDATES], pair[:, :MOST_CANDIDATES]
+    row, classes = pair // scores.shape[2], pair % scores.shape[2]
+    centre, half = (rows[..., i : i + 2].gather(1, row[..., None].expand(-1, -1, 2)) for i in (0, 2))
+    boxes = torch.cat((centre - half / 2, centre + half / 2), 2)
+    keep, real = nms_on_device(boxes, score, classes, NMS_IOU, MOST_DETECTIONS)
+    boxes = boxes.gather(1, keep[..., None].expand(-1, -1, 4))
+    kept = (v.cpu().numpy() for v in (boxes, score.gather(1, keep), classes.gather(1, keep), real))
+    return [Found(b[r], s[r], c[r]) for b, s, c, r in zip(*kept, strict=True)]
+
+
+def _in_file(found: Found, place: tuple[int, int, int, int], picture: Picture) -> Found:
+    """Detections in a batch's pixels, in pixels of the picture's file."""
+    x, y, w, h = place
     height, width = picture.native
     boxes = (found.boxes - (x, y, x, y)) * (width / w, height / h, width / w, height / h)
     return found._replace(boxes=np.clip(boxes, 0, (width, height, width, height)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
 BLOCK = 256
 
@@ -55,3 +57,47 @@ def _suppress(boxes: np.ndarray, iou: float) -> np.ndarray:
         if np.array_equal(now, stays):
             return stays
         stays = now
+
+
+def nms_on_device(boxes: Tensor, scores: Tensor, classes: Tensor, iou: float, most: int) -> tuple[Tensor, Tensor]:
+    """``nms`` of a batch, by tensors alone: indices (B, most), best first, and which of them are any (B, most).
+
+    ``boxes`` (B, n, 4), ``scores`` (B, n) from the best down, ``classes`` (B, n). Scores of 0 and less stand for no box.
+    """
+    batch, n = scores.shape
+    if not n:
+        return torch.zeros_like(classes), torch.zeros_like(classes, dtype=torch.bool)
+    reach = (boxes.amax() - boxes.amin()).double() + 1
+    apart = boxes.double() + (classes.double() * reach)[..., None]
+    # One place more than needed takes whatever is not kept.
+    kept = torch.zeros(batch, most + 1, 4, dtype=torch.float64, device=boxes.device)
+    indices = torch.zeros(batch, most + 1, dtype=torch.long, device=boxes.device)
+    count = torch.zeros(batch, 1, dtype=torch.long, device=boxes.device)
+    slot = torch.arange(most + 1, device=boxes.device)
+    for start in range(0, n, BLOCK):
+        block, valid = apart[:, start : start + BLOCK], scores[:, start : start + BLOCK] > 0
+        hidden = (_iou(block, kept) > iou) & (slot < count)[:, None]
+        free = valid & ~hidden.any(2)
+        over = (_iou(block, block) > iou).triu(1)
+        stays = free
+        while True:  # the fixed point of _suppress
+            now = free & ~(over & stays[..., None]).any(1)
+            if torch.equal(now, stays):
+                break
+            stays = now
+        place = torch.where(stays, count + stays.cumsum(1) - 1, most).clamp(max=most)
+        kept.scatter_(1, place[..., None].expand(-1, -1, 4), block)
+        indices.scatter_(1, place, torch.arange(start, start + block.shape[1], device=boxes.device).expand(batch, -1))
+        count = (count + stays.sum(1, keepdim=True)).clamp(max=most)
+        if bool(((count[:, 0] >= most) | ~valid[:, -1]).all()):
+            break
+    return indices[:, :most], slot[:most] < count
+
+
+def _iou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU of every pair of corner boxes (B, n, 4) and (B, m, 4): (B, n, m)."""
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a[:, :, None].unbind(-1), b[:, None].unbind(-1)
+    width = torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)
+    common = width.clamp(min=0) * (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
+    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - common
+    return common / union.clamp(min=1e-12)

@@ -8,19 +8,30 @@ from pathlib import Path
 
 import torch
 
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-def autocast(device: str) -> contextlib.AbstractContextManager:
-    """bfloat16 for the forward pass (and so the backward) where the device has units for it, float32 elsewhere.
 
-    bfloat16 has float32's range, so losses need no scaling; weights, optimizer, batch-norm statistics, loss and evaluation
-    stay float32. On a CPU with such units a step takes two thirds of the time. Without them torch would emulate, slowly.
+def resolved(precision: str, kind: str) -> str:
+    """fp32, bf16 or fp16 on a device of this ``kind`` (cpu, cuda).
+
+    "auto" is bf16 where the device has units for it; else fp16 on a GPU, fp32 elsewhere. bf16 has float32's range, so losses
+    need no scaling. On a CPU with such units a step takes two thirds of the time; without them torch would emulate, slowly.
     """
-    kind = torch.device(device).type
-    if kind == "cpu" and not cpu_has_bfloat16():
-        return contextlib.nullcontext()
-    if kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return contextlib.nullcontext()
-    return torch.autocast(kind, torch.bfloat16)
+    if precision != "auto":
+        return precision
+    if kind == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if kind == "cpu" and cpu_has_bfloat16() else "fp32"
+
+
+def autocast(kind: str, precision: str = "auto") -> contextlib.AbstractContextManager:
+    """Where the forward pass (and so the backward) computes in ``precision``.
+
+    Weights, optimizer, batch-norm statistics, loss and evaluation stay float32.
+    """
+    dtype = _TYPES.get(resolved(precision, kind))
+    return torch.autocast(kind, dtype) if dtype else contextlib.nullcontext()
 
 
 @functools.cache

@@ -15,22 +15,58 @@ import torch
 from torch import Tensor
 
 from detector.augment import FILL
-from detector.batches import Batch
-from detector.cache import Picture
+from detector.batches import Batch, ValBatch, validation_batches
+from detector.cache import Picture, Pictures
+from detector.execution import Execution
 from detector.samples import Layer, Sample, pasted_mask
 
 # Output pixels that are traced at once; bounds the memory of a batch's intermediate tensors to some hundred megabytes.
 MOST_AT_ONCE = 4_000_000
 
+# Share of a GPU's free memory that a data set may take; the rest is for the network.
+MOST_OF_FREE = 0.5
+
+# A training whose images grow shows two sizes.
+CAPACITY = 2
+
 _held: list[Resident] = []
+_held_validation: list[tuple[Sequence[Picture], tuple[int, str], list[ValBatch]]] = []
 
 
 def resident(pictures: Sequence[Picture], device: str) -> Resident:
-    """The pictures on a device; those of the last call stay there for the next candidate."""
-    if not (_held and _held[0].pictures is pictures and _held[0].device == device):
-        _held.clear()  # makes room first
-        _held.append(Resident(pictures, device))
-    return _held[0]
+    """The pictures on a device; the last two that were asked for stay there for the next candidate."""
+    found = next((home for home in _held if home.pictures is pictures and home.device == device), None)
+    if found is None:
+        del _held[: len(_held) - CAPACITY + 1]  # makes room first
+        found = Resident(pictures, device)
+    else:
+        _held.remove(found)
+    _held.append(found)
+    return found
+
+
+def resident_validation(pictures: Sequence[Picture], batch: int, device: str) -> list[ValBatch]:
+    """``detector.batches.validation_batches`` on a device; those of the last call stay there."""
+    if not (_held_validation and _held_validation[0][0] is pictures and _held_validation[0][1] == (batch, device)):
+        _held_validation.clear()
+        moved = [
+            item._replace(batch=Batch(item.batch.images.to(device), item.batch.targets.to(device)))
+            for item in validation_batches(pictures, batch)
+        ]
+        _held_validation.append((pictures, (batch, device), moved))
+    return _held_validation[0][2]
+
+
+def lives_on_device(pictures: Pictures, execution: Execution) -> bool:
+    """Whether ``augment`` means the device: "auto" does on a GPU where training and validation pictures fit."""
+    if execution.augment != "auto":
+        return execution.augment == "device"
+    if execution.kind != "cuda":
+        return False
+    if any(home.pictures is pictures.train for home in _held):
+        return True
+    free, _ = torch.cuda.mem_get_info(torch.device(execution.device))
+    return sum(p.pixels.nbytes for p in (*pictures.train, *pictures.val)) <= MOST_OF_FREE * free
 
 
 class Resident:

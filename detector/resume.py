@@ -33,7 +33,8 @@ _PATTERN = "step-*.safetensors"
 class Place:
     """Where a training stands: ``batch`` batches of ``epoch`` are done, ``iteration`` in all, ``steps`` of the optimizer.
 
-    ``sums`` (3,) are the loss parts added up over the epoch so far, ``final`` the last evaluation, ``seconds`` the time spent.
+    ``sums`` (3,) are the loss parts added up over the epoch so far, ``final`` the last evaluation, ``seconds`` the time spent,
+    ``scaler`` the state of fp16's gradient scaler.
     """
 
     epoch: int = 0
@@ -42,6 +43,7 @@ class Place:
     steps: int = 0
     seconds: float = 0.0
     final: dict[str, float] = field(default_factory=dict)
+    scaler: dict[str, float] = field(default_factory=dict)
     sums: torch.Tensor = field(default_factory=lambda: torch.zeros(3))
 
 
@@ -83,7 +85,7 @@ class Checkpoints:
             state = optimizer.state.get(parameter, {})
             tensors |= {f"optimizer.{i}.{key}": value for key, value in state.items() if isinstance(value, torch.Tensor)}
         tensors["sums"] = place.sums
-        header = {key: getattr(place, key) for key in ("epoch", "batch", "iteration", "steps", "seconds", "final")}
+        header = {key: getattr(place, key) for key in ("epoch", "batch", "iteration", "steps", "seconds", "final", "scaler")}
         content = save(
             {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
             metadata={_KEY: json.dumps({**header, "identity": self.identity})},

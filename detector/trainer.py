@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 
 from detector import anchors, checkpoint, optim
-from detector.batches import Batch, batches_per_epoch, training_batches
-from detector.cache import Pictures, load_cached
+from detector.batches import Show, batches_per_epoch, training_batches
+from detector.cache import Picture, Pictures, load_cached
 from detector.data import load
 from detector.ema import Average
 from detector.errors import TrainingDiverged
 from detector.evaluate import evaluate
+from detector.execution import Execution
+from detector.lineages import Loss
 from detector.lineages import loss_of as lineage_loss
 from detector.models import Detector, architecture
-from detector.precision import autocast
+from detector.resident import lives_on_device, resident
 from detector.resume import Checkpoints, Place, identity
 from detector.scenario import Scenario
 from evolution.hyperparameters import Hyperparameters
 
 MOST_GRADIENT = 10.0
+# Iterations between looks at the losses of a GPU: a look waits until it has caught up.
+LOOK_EVERY = 50
+
+CPU = Execution()
 
 Report = Callable[[int, dict[str, float]], None]
 Progress = Callable[[float], None]
@@ -53,7 +59,7 @@ def train(
     scenario: Scenario,
     *,
     seed: int,
-    device: str = "cpu",
+    execution: Execution = CPU,
     report: Report = lambda epoch, metrics: None,
     progress: Progress = lambda fraction: None,
     checkpoints: str | Path | None = None,
@@ -65,7 +71,7 @@ def train(
 
     ``report(epoch, metrics)`` is called after each epoch (from 0) with train_box, train_obj, train_cls, lr and, where it was
     evaluated, the final metrics' names; ``progress(fraction)`` after each batch. Either may raise to stop the training. On
-    a CPU the same hyp set, scenario, data, seed and number of threads give the same weights bit by bit.
+    a CPU the same hyp set, scenario, data, seed, ``execution`` and number of threads give the same weights bit by bit.
 
     ``checkpoints`` is a folder for checkpoints: one after each epoch (not within ``checkpoint_least_s`` of the last), one after
     ``checkpoint_every_s`` without any, one where ``progress`` stops the training; ``on_checkpoint(path, epochs done)`` hears of
@@ -82,6 +88,7 @@ def train(
     cv2.setNumThreads(torch.get_num_threads())  # a second thread on a core that is taken costs more than it gives
     pictures = load_cached(scenario.data, scenario.imgsz)
     model, unmatched = initial_model(hyp, scenario, pictures, seed)
+    device, on_device = execution.device, lives_on_device(pictures, execution)
     model = model.to(device, memory_format=torch.channels_last)
     per_epoch = batches_per_epoch(len(pictures.train), scenario.batch)
     if scenario.optimizer == "auto":
@@ -92,43 +99,53 @@ def train(
     optimizer, factor = optim.build(model, scenario.optimizer, hyp, scenario.batch * accumulate / nominal)
     schedule = optim.Schedule(hyp, scenario.epochs * per_epoch, per_epoch, accumulate, factor)
     sizes = {scenario.size_at(epoch) for epoch in range(scenario.epochs)}
-    stages = {size: (load_cached(scenario.data, size).train, lineage_loss(model, hyp, size)) for size in sizes}
-    judge = stages[scenario.imgsz][1]
+    stages = {size: _stage(hyp, scenario, size, model, device, on_device) for size in sizes}
+    judge = stages[scenario.imgsz].loss
+    scaler = torch.amp.GradScaler(execution.kind, enabled=execution.scaled)
+    network = _compiled(model, execution) if execution.compile else model
+    look_every = 1 if execution.kind == "cpu" else LOOK_EVERY
 
     kept, place = None, Place()
     if checkpoints is not None:
         which = identity(hyp, scenario, seed, pictures.dataset.data_hash)
         kept = Checkpoints(checkpoints, which, checkpoint_every_s, checkpoint_least_s)
         place = kept.restore(model, average, optimizer)
+    if place.scaler:
+        scaler.load_state_dict(place.scaler)
+    sums = place.sums.to(device)
     started -= place.seconds
 
     def keep(epoch_ends: bool = False, now: bool = False) -> None:
         # Gradients that wait for their step are not written: the checkpoint waits with them.
         if kept is not None and (now or kept.due(epoch_ends)) and not pending:
-            place.steps, place.seconds = average.steps, time.perf_counter() - started
+            place.steps, place.seconds, place.sums = average.steps, time.perf_counter() - started, sums
+            place.scaler = scaler.state_dict()
             on_checkpoint(kept.save(place, model, average, optimizer), place.epoch)
 
     pending = 0
     for epoch in range(place.epoch, scenario.epochs):
         model.train()
         size = scenario.size_at(epoch)
-        shown, loss_of = stages[size]
-        for batch in training_batches(shown, hyp, size, scenario.batch, scenario.rect, seed, epoch, place.batch):
+        stage = stages[size]
+        for batch in training_batches(
+            stage.pictures, hyp, size, scenario.batch, scenario.rect, seed, epoch, place.batch, stage.show
+        ):
             rates = schedule.at(place.iteration)
             optim.apply(optimizer, rates)
-            images, targets = _to(batch, device)
-            with autocast(device):
-                maps = model(images)
-            loss, parts = loss_of(maps, targets)
-            parts = parts.cpu()
-            if not torch.isfinite(parts).all():
-                raise TrainingDiverged(f"the loss became {parts.sum().item()} in epoch {epoch}, iteration {place.iteration}")
-            loss.backward()
+            images = batch.images.to(device, non_blocking=True).float() / 255
+            with execution.autocast():
+                maps = network(images)
+            loss, parts = stage.loss(maps, batch.targets.to(device, non_blocking=True))
+            scaler.scale(loss).backward()
             place.iteration, place.batch, pending = place.iteration + 1, place.batch + 1, pending + 1
-            place.sums += parts
+            sums += parts
+            if place.iteration % look_every == 0 or place.batch == per_epoch:
+                _diverged(sums, epoch, place.iteration)
             if pending >= rates.accumulate or place.iteration == schedule.total:
+                scaler.unscale_(optimizer)
                 torch.nn.utils.clip_grad_norm_(model.parameters(), MOST_GRADIENT, foreach=True)
-                optimizer.step()
+                scaler.step(optimizer)
+                scaler.update()
                 optimizer.zero_grad(set_to_none=True)
                 average.update()
                 pending = 0
@@ -138,16 +155,17 @@ def train(
             except BaseException:
                 keep(now=True)
                 raise
-        metrics = dict(zip(("train_box", "train_obj", "train_cls"), (place.sums / per_epoch).tolist(), strict=True))
+        metrics = dict(zip(("train_box", "train_obj", "train_cls"), (sums / per_epoch).tolist(), strict=True))
         metrics["lr"] = schedule.at(place.iteration - 1).lr
         last = epoch == scenario.epochs - 1
         if last or (scenario.val_every and (epoch + 1) % scenario.val_every == 0):
-            place.final = evaluate(average.model, judge, pictures.val, 2 * scenario.batch, device)
+            place.final = evaluate(average.model, judge, pictures.val, 2 * scenario.batch, device, on_device)
             if not all(np.isfinite(v) for v in place.final.values()):
                 raise TrainingDiverged(f"the validation loss is not finite after epoch {epoch}")
             metrics |= place.final
         report(epoch, metrics)
-        place.epoch, place.batch, place.sums = epoch + 1, 0, torch.zeros(3)
+        place.epoch, place.batch = epoch + 1, 0
+        sums.zero_()
         keep(epoch_ends=True)
     return Training(place.final, time.perf_counter() - started, pictures.dataset.data_hash, average.model, unmatched)
 
@@ -190,5 +208,26 @@ def describe(scenario: Scenario) -> dict[str, Any]:
     }
 
 
-def _to(batch: Batch, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    return batch.images.to(device, non_blocking=True).float() / 255, batch.targets.to(device, non_blocking=True)
+class _Stage(NamedTuple):
+    """What epochs of one image size train on, and with."""
+
+    pictures: Sequence[Picture]
+    loss: Loss
+    show: Show | None
+
+
+def _stage(hyp: Hyperparameters, scenario: Scenario, size: int, model: Detector, device: str, on_device: bool) -> _Stage:
+    shown = load_cached(scenario.data, size).train
+    show = resident(shown, device).batch if on_device else None
+    return _Stage(shown, lineage_loss(model, hyp, size, fixed=on_device), show)
+
+
+def _compiled(model: Detector, execution: Execution) -> Callable[[torch.Tensor], list[torch.Tensor]]:
+    """The model as one program; on a GPU recorded once and replayed without the host (shapes are fixed, but with ``rect``)."""
+    return torch.compile(model, dynamic=False, mode="reduce-overhead" if execution.kind == "cuda" else None)
+
+
+def _diverged(sums: torch.Tensor, epoch: int, iteration: int) -> None:
+    """Raises TrainingDiverged where the losses (3,) added up so far are no numbers."""
+    if not torch.isfinite(sums).all():
+        raise TrainingDiverged(f"the loss became {sums.sum().item()} in epoch {epoch}, by iteration {iteration}")

@@ -54,6 +54,7 @@ def _detector(context: Context) -> Trained:
         from detector.cache import load_cached
         from detector.checkpoint import weights_hash
         from detector.errors import DataError, OtherTraining, TrainingDiverged
+        from detector.execution import Execution
         from detector.scenario import Scenario
         from detector.trainer import Training
         from detector.trainer import train as train_detector
@@ -91,7 +92,7 @@ def _detector(context: Context) -> Trained:
             hyp,
             scenario,
             seed=context.seed,
-            device=context.device,
+            execution=Execution(context.device),
             report=report,
             progress=context.progress,
             checkpoints=folder,

@@ -7,11 +7,13 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detector.evaluate import detections, detections_on_device
 from detector.metrics import Found, Truth, average_precision, evaluate
-from detector.nms import box_iou, nms
+from detector.nms import box_iou, nms, nms_on_device
 
 
 def random_boxes(rng, n, side=100):
@@ -138,3 +140,31 @@ def test_suppression_across_blocks_equals_brute_force():
     rng = np.random.default_rng(0)
     boxes, scores, classes = random_boxes(rng, 700, 60), rng.random(700), rng.integers(3, size=700)
     assert nms(boxes, scores, classes, 0.6, 300).tolist() == brute(boxes, scores, classes, 0.6, 300)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), sizes=st.lists(st.integers(0, 60), min_size=1, max_size=3), most=st.integers(1, 40))
+def test_suppression_on_a_device_equals_brute_force(seed, sizes, most):
+    rng = np.random.default_rng(seed)
+    n = max(sizes)
+    boxes, scores, classes = np.zeros((len(sizes), n, 4)), np.zeros((len(sizes), n)), np.zeros((len(sizes), n), int)
+    for i, size in enumerate(sizes):
+        boxes[i], classes[i] = random_boxes(rng, n, 40), rng.integers(2, size=n)
+        scores[i, :size] = -np.sort(-rng.integers(1, 20, size) / 20)
+    keep, real = nms_on_device(torch.tensor(boxes).float(), torch.tensor(scores), torch.tensor(classes), 0.5, most)
+    for i, size in enumerate(sizes):
+        expected = brute(boxes[i, :size].astype(np.float32).astype(float), scores[i, :size], classes[i, :size], 0.5, most)
+        assert keep[i][real[i]].tolist() == expected
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_detections_on_a_device_are_those_of_the_host(classes):
+    rng = np.random.default_rng(classes)
+    rows = np.concatenate((rng.uniform(0, 300, (3, 1500, 2)), rng.uniform(5, 80, (3, 1500, 2)), rng.random((3, 1500, 5))), 2)
+    rows = torch.tensor(rows[..., : 5 + classes]).float()
+    rows[1, :, 4] *= 0.001  # hardly anything is left
+    rows[2] = 0.0  # nothing is
+    for device, host in zip(detections_on_device(rows), map(detections, rows), strict=True):
+        for a, b in zip(device, host, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert len(detections(rows[0]).scores) == 300

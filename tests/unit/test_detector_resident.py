@@ -58,9 +58,10 @@ CASES = {
     "colours": {"hsv_h": 0.1, "hsv_s": 0.7, "hsv_v": 0.4},
     "mixup": {"mosaic": 0.8, "mixup": 0.5, "scale": 0.5},
     "copy-paste": {"mosaic": 1, "copy_paste": 0.8, "scale": 0.3, "fliplr": 0.5},
-    "everything": {"mosaic": 0.8, "mixup": 0.4, "copy_paste": 0.5, "scale": 0.5, "translate": 0.1, "degrees": 10.0,
-                   "shear": 3.0, "perspective": 0.0005, "flipud": 0.3, "fliplr": 0.5, "hsv_h": 0.015, "hsv_s": 0.7,
-                   "hsv_v": 0.4},
+    "everything": {
+        "mosaic": 0.8, "mixup": 0.4, "copy_paste": 0.5, "scale": 0.5, "translate": 0.1, "degrees": 10.0, "shear": 3.0,
+        "perspective": 0.0005, "flipud": 0.3, "fliplr": 0.5, "hsv_h": 0.015, "hsv_s": 0.7, "hsv_v": 0.4,
+    },
 }  # fmt: skip
 
 
