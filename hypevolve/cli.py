@@ -107,6 +107,12 @@ def show(context: typer.Context, name: CampaignName) -> None:
 
 
 @app.command()
+def analyse(context: typer.Context, name: CampaignName) -> None:
+    """Say what a campaign has learned: which genes matter, the story of the best, and whether going on is worth it."""
+    online.analyse(context.obj, name)
+
+
+@app.command()
 def extend(
     context: typer.Context,
     name: CampaignName,

@@ -183,11 +183,10 @@ class Client:
 
     def create_campaign(self, document: Mapping[str, Any] | str) -> messages.Campaign:
         """Create a campaign from a document, or from the text of a campaign file. The same document again changes nothing."""
+        sent: dict[str, Any] = {"body": document}
         if isinstance(document, str):
-            response = self._send("POST", "/campaigns", content=document.encode(), headers={"Content-Type": "application/yaml"})
-        else:
-            response = self._send("POST", "/campaigns", body=document)
-        return _read(response, messages.Campaign)
+            sent = {"content": document.encode(), "headers": {"Content-Type": "application/yaml"}}
+        return _read(self._send("POST", "/campaigns", **sent), messages.Campaign)
 
     def campaigns(self) -> list[messages.Campaign]:
         return _read(self._send("GET", "/campaigns"), messages.CampaignList).items
@@ -196,8 +195,8 @@ class Client:
         return _read(self._send("GET", f"/campaigns/{_part(name)}"), messages.Campaign)
 
     def change_campaign(self, name: str, *, candidates: int) -> messages.Campaign:
-        change = messages.ChangeCampaign(candidates=candidates)
-        return _read(self._send("PATCH", f"/campaigns/{_part(name)}", body=change), messages.Campaign)
+        body = messages.ChangeCampaign(candidates=candidates)
+        return _read(self._send("PATCH", f"/campaigns/{_part(name)}", body=body), messages.Campaign)
 
     def retry(self, name: str) -> int:
         """Offer every failed candidate of a campaign again; how many there are."""
@@ -226,8 +225,11 @@ class Client:
 
     def best(self, name: str, n: int = 1) -> list[messages.Candidate]:
         """The ``n`` best candidates, best first."""
-        response = self._send("GET", f"/campaigns/{_part(name)}/best", params={"n": n})
-        return _read(response, _Ranking).root
+        return _read(self._send("GET", f"/campaigns/{_part(name)}/best", params={"n": n}), _Ranking).root
+
+    def insight(self, name: str) -> messages.Insight:
+        """What a campaign has learned."""
+        return _read(self._send("GET", f"/campaigns/{_part(name)}/insight"), messages.Insight)
 
     def text(self, name: str, file: str) -> str:
         """A text file of a campaign: ``hyp_evolved.yaml``, ``evolve.csv``, ``evolve.txt``."""

@@ -114,6 +114,40 @@ def show(output: Output, name: str) -> None:
         output.line(f"{key}\t{value}" if not sys.stdout.isatty() else f"{key:<16} {value}")
 
 
+def analyse(output: Output, name: str) -> None:
+    """What a campaign has learned: the outlook, which genes matter, the story of the best."""
+    with connect(output) as client:
+        found = client.insight(name)
+    if output.json:
+        output.document(found.model_dump(mode="json"))
+        return
+    states = {gene.name: gene.state for gene in found.genes}
+    rows = [
+        {
+            "gene": gene.name,
+            "importance": gene.share,
+            "low": gene.low,
+            "high": gene.high,
+            "rank": gene.rank,
+            "slope": gene.slope,
+            "error": gene.error,
+            "state": states[gene.name],
+        }
+        for gene in found.importance
+    ]
+    if rows:
+        output.table(rows, ("gene", "importance", "low", "high", "rank", "slope", "error", "state"))
+    else:
+        output.say(f"{found.rows} candidates are done; which genes matter is said from 30 on")
+    for step in found.story:
+        changed = ", ".join(f"{gene} {cell(before)} -> {cell(after)}" for gene, before, after in step.changed)
+        gain = "" if step.gain is None else f" {step.gain:+.4g}"
+        output.say(f"#{step.number}{gain}{': ' if changed else ''}{changed}")
+    if found.diversity is not None:
+        output.say(f"the newest candidates lie {found.diversity:.0%} as far from the best as the first did")
+    output.say(found.outlook.hint)
+
+
 def campaign_words(campaign: messages.Campaign, url: str) -> list[tuple[str, str]]:
     """The overview of a campaign as pairs of a word and what is to be said of it."""
     counts = campaign.counts

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from evolution import result_files
 from evolution.campaign import Campaign
 from hypevolve import messages
-from server import campaigns, candidates, events
+from server import campaigns, candidates, events, insights
 from server.access import needs
 from server.caller import VISIBLE, acting, visible
 from server.coordinator import coordinator_of
@@ -170,6 +170,14 @@ async def best(request: Request, name: str, n: Annotated[int, Query(ge=1, le=100
     return await _store(request, lambda c: candidates.best(c, campaigns.find(c, name).id, n))
 
 
+@router.get("/campaigns/{name}/insight", dependencies=[needs("read")])
+async def insight(request: Request, name: str) -> messages.Insight:
+    """What the campaign has learned: which genes matter and how surely, the story of the best, is going on worth it."""
+    coordinator = coordinator_of(request)
+    material = await _store(request, lambda c: insights.read(c, name))
+    return await coordinator.drawing(lambda: insights.report(material))
+
+
 def _rows(connection: Connection, name: str) -> tuple[Campaign, list[result_files.ResultRow]]:
     row = campaigns.find(connection, name)
     return Campaign.from_document(row.document), list(candidates.finished(connection, row.id))
@@ -200,7 +208,7 @@ async def evolve_txt(request: Request, name: str) -> Any:
     return PlainTextResponse(result_files.evolve_txt(campaign.space, rows, campaign.lineage))
 
 
-@router.get("/campaigns/{name}/tune_results.ndjson", response_class=PlainTextResponse)
+@router.get("/campaigns/{name}/tune_results.ndjson", response_class=PlainTextResponse, dependencies=[needs("read")])
 async def tune_results(request: Request, name: str) -> Any:
     """Every done candidate as a line of ultralytics' `tune_results.ndjson`."""
     campaign, rows = await _store(request, lambda c: _rows(c, name))

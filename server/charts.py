@@ -194,6 +194,16 @@ def change_bar(share: float, largest: float = 1.0) -> str:
     return _small("change", label, 120, 14, ['<path class="axis" d="M60 0v14"/>', bar])
 
 
+def share_bar(share: float, low: float, high: float, largest: float) -> str:
+    """A bar from 0 with its interval as a whisker, against the ``largest`` end of one."""
+    at, start, end = (min(value / max(largest, 1e-12), 1.0) * 116 + 2 for value in (share, low, high))
+    marks = [
+        f'<rect class="up" x="2" y="4" width="{max(at - 2, 1.0):.1f}" height="6" rx="1"/>',
+        f'<path class="axis" d="M{start:.1f} 7H{end:.1f}M{start:.1f} 4v6M{end:.1f} 4v6"/>',
+    ]
+    return _small("change", f"{share:.1%}, {low:.1%} to {high:.1%}", 120, 14, marks)
+
+
 def position(share: float, default: float) -> str:
     """Where a value (disc) and its default (stroke) lie between the bounds; both 0 to 1."""
     share, default = min(max(share, 0.0), 1.0), min(max(default, 0.0), 1.0)

@@ -37,6 +37,11 @@ class CampaignsPage(Answer):
     items: list[CampaignLine]
 
 
+class InsightPage(Answer):
+    state: str
+    insight: messages.Insight
+
+
 class FailureLine(Answer):
     """Why a candidate failed: the kind, and what its last attempt said."""
 

@@ -28,12 +28,12 @@ from evolution import fitness
 from evolution.campaign import Campaign
 from evolution.result_files import ResultRow, yaml_value
 from hypevolve import __version__, messages
-from server import campaigns, candidates, charts, health, page_words, plots, views
+from server import campaigns, candidates, charts, health, insights, page_words, plots, views
 from server.access import COOKIE, needs
 from server.caller import acting
 from server.coordinator import coordinator_of
 from server.errors import CoordinatorError, NotFound, Unavailable
-from server.page_messages import CampaignPage, CampaignsPage, CandidatePage, WorkersPage
+from server.page_messages import CampaignPage, CampaignsPage, CandidatePage, InsightPage, WorkersPage
 
 FOLDER = Path(__file__).parent
 REFRESH_S = 5
@@ -95,6 +95,12 @@ async def campaign_twin(
     return await _read(request, partial(views.campaign, name=name, state=state, cursor=cursor))
 
 
+@twins.get("/c/{name}/insight.json", dependencies=[needs("read")])
+async def insight_twin(request: Request, name: str) -> InsightPage:
+    """What a campaign has learned."""
+    return await _insight(request, name)
+
+
 @twins.get("/c/{name}/candidates/{number}.json", dependencies=[needs("read")])
 async def candidate_twin(request: Request, name: str, number: Number) -> CandidatePage:
     """What a candidate's page shows."""
@@ -130,6 +136,22 @@ async def campaign_page(request: Request, name: str, state: messages.State | Non
         sheet_size=plots.size(len(shown.genes)) if shown.genes else None,
         halt_after=campaigns.HALT_AFTER,
     )
+
+
+@pages.get("/c/{name}/insight", dependencies=[needs("read")])
+async def insight_page(request: Request, name: str) -> Response:
+    shown = await _insight(request, name)
+    link = partial(_candidate, request, name)
+    return await _page(request, "insight.html", shown, alive=shown.state == "running", candidate_link=link)
+
+
+async def _insight(request: Request, name: str) -> InsightPage:
+    def look(connection: Connection) -> tuple[messages.Campaign, insights.Material]:
+        return campaigns.summary(connection, campaigns.find(connection, name)), insights.read(connection, name)
+
+    summary, material = await _read(request, look)
+    found = await coordinator_of(request).drawing(lambda: insights.report(material))
+    return InsightPage(state=summary.state, insight=found)
 
 
 @pages.get("/c/{name}/sheet.png", dependencies=[needs("read")])

@@ -454,3 +454,39 @@ def test_only_drawings_are_put_on_a_page_unescaped() -> None:
         for safe in re.findall(r"\{\{([^}]*)\|\s*safe", path.read_text()):
             assert safe.strip().startswith(("charts.", "curves.")), f"{path.name}: {safe}"
         assert not re.search(r"""(href|src)=["']/""", path.read_text()), f"{path.name} has an address without the prefix"
+
+
+def test_what_a_campaign_has_learned(api: Any) -> None:
+    api.create(candidates=45, space={"x": {"gain": 1, "min": 0.01, "max": 1}, "y": {"gain": 1, "min": 0.01, "max": 1}})
+    assert "Too early" in _get(api.http, "/c/toy/insight").text
+    for _ in range(45):
+        lease = api.lease()
+        api.result(lease, map50=0.2 + 0.6 * lease["hyp"]["x"])
+    page = _get(api.http, "/c/toy/insight")
+    twin = api.http.get("/c/toy/insight.json").json()["insight"]
+    assert twin == api.http.get("/api/v1/campaigns/toy/insight").json()
+    assert [gene["name"] for gene in twin["importance"]] == ["x", "y"]
+    assert twin["importance"][0]["slope"] > 10 * abs(twin["importance"][1]["slope"])
+    story = twin["story"]
+    assert story[0]["number"] == 0
+    assert story[-1]["number"] == api.http.get("/api/v1/campaigns/toy/best").json()[0]["number"]
+    assert [step["gain"] is None for step in story] == [True] + [False] * (len(story) - 1)
+    assert f"#{story[-1]['number']}" in page.text
+    assert twin["outlook"]["hint"] in page.text
+    assert "/c/toy/insight" in _get(api.http, "/c/toy").addresses
+    assert api.http.get("/c/nobody/insight.json").status_code == 404
+
+
+def test_a_report_costs_as_much_at_any_size(api: Any) -> None:
+    """The rows it is made from are bounded, and so is the line of parents."""
+    api.create(candidates=3000)
+    api.sql(
+        """
+        insert into candidate (campaign_id, number, hyp, hyp_hash, origin, state, parents, fitness)
+        select c.id, n, json_build_object('x', 0.5 + 0.0001 * n, 'y', 0.3), n::text, 'bred', 'done', array[n - 1], n / 3000.0
+        from campaign c, generate_series(0, 2499) n
+        """
+    )
+    found = api.http.get("/api/v1/campaigns/toy/insight").json()
+    assert found["rows"] == 1000  # the fittest are the newest here
+    assert (len(found["story"]), found["story"][-1]["number"]) == (100, 2499)
