@@ -14,13 +14,15 @@ def ask(database: Database, breeder: Breeder, request: messages.Ask) -> list[mes
     """The leases for a request; empty where there is no work now."""
 
     def repeat_or_take(connection: Connection) -> tuple[list[messages.Lease], int]:
-        leases.see_worker(connection, request.worker, request.devices)
-        before = leases.granted(connection, request.request_id)
-        return before, 0 if before else leases.take(connection, request, range(request.n))
+        found = leases.look(connection, request)
+        if not found.seen:
+            leases.see_worker(connection, request.worker, request.devices)
+        if found.repeated:
+            return leases.granted(connection, request.request_id), 0
+        return [], leases.take(connection, request, range(request.n)) if found.work else 0
 
     before, taken = database.run(repeat_or_take)
     if before:
         return before
-    if taken + breeder.breed(request, range(taken, request.n)) == 0:
-        return []
-    return database.run(lambda connection: leases.granted(connection, request.request_id))
+    bred = breeder.breed(request, range(taken, request.n))
+    return database.run(lambda connection: leases.granted(connection, request.request_id)) if taken and not bred else bred

@@ -1,17 +1,21 @@
-"""The next candidate: rows -> strategy -> hyp set -> row. The only caller of strategies.
+"""The next candidates: rows -> strategy -> hyp sets -> rows. The only caller of strategies.
 
 A child is computed outside any lock from a snapshot of the rows that its strategy needs, then the campaign's row is locked for
 what must be exact: budget, number and duplicates. Its randomness comes from (campaign seed, number), its parents from the rows
 named in ``bred_from``, so that any replica finds the same hyp set again. Whoever lost the race for a number breeds again for
 the next one.
+
+Asks that meet in one coordinator are bred for together: one snapshot, one lock and one COMMIT for all of them, each child
+shown those before it as candidates in training.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -20,15 +24,27 @@ from sqlalchemy import Connection, text
 
 from evolution.campaign import Campaign
 from evolution.space import Space, Value
-from evolution.strategy import MOST_PENDING, Candidate, History, Proposal, Row, Strategy, Wait, candidate_rng, create
+from evolution.strategy import (
+    MOST_PENDING,
+    Candidate,
+    History,
+    Needs,
+    Proposal,
+    Row,
+    Strategy,
+    Wait,
+    candidate_rng,
+    create,
+)
 from hypevolve import messages
 from hypevolve.hashes import hyp_hash
 from server import events, leases
 from server.campaigns import HALTED
 from server.database import Database
-from server.tables import candidate
 
 MAX_DRAWS = 100  # for a child nobody has trained; a space with fewer points than candidates must repeat some in the end
+TOGETHER = 32  # asks that are bred for at once
+REMEMBERED = 20_000  # hyp sets
 
 
 class _Snapshot(NamedTuple):
@@ -36,114 +52,203 @@ class _Snapshot(NamedTuple):
     campaign: Campaign
     strategy: Strategy
     history: History
+    left: int  # of the budget
 
     @property
     def number(self) -> int:
         return self.history.number
 
 
-class Breeder:
-    """Breeds for the campaigns of one coordinator.
+class _Child(NamedTuple):
+    """A hyp set that is not yet a row, and what it was bred from."""
 
-    Within a process one child of a campaign is bred at a time: a second one would only lose the race for the number.
-    """
+    history: History
+    proposal: Proposal
+    draws: int
+
+    @property
+    def number(self) -> int:
+        return self.history.number
+
+
+@dataclass
+class _Wish:
+    """One slot of a request that wants a candidate."""
+
+    ask: messages.Ask
+    slot: int
+    over: bool = False
+    granted: list[messages.Lease] = field(default_factory=list)  # of the whole request so far; none where there is no work
+    error: BaseException | None = None
+
+
+class _Turn:
+    """Of one campaign in this process: whoever holds the lock breeds for all that wait."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.wishes: list[_Wish] = []
+
+
+class Breeder:
+    """Breeds for the campaigns of one coordinator. It remembers hyp sets, which never change, and nothing else."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._turn: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
+        self._turns: defaultdict[int, _Turn] = defaultdict(_Turn)
+        self._hyps = _Hyps()
 
-    def breed(self, ask: messages.Ask, slots: range) -> int:
-        """Breed and grant candidates for the slots of a request, from the least busy campaigns first; how many."""
-        bred = 0
+    def breed(self, ask: messages.Ask, slots: range) -> list[messages.Lease]:
+        """Breed and grant candidates for the slots of a request, from the least busy campaigns first.
+
+        The leases of the request, with those it had before; none where nothing could be bred.
+        """
+        granted: list[messages.Lease] = []
         barren: list[int] = []  # given out meanwhile, or waiting for results
-        while bred < len(slots):
-            campaign = self._database.run(partial(_hungriest, ask=ask, barren=barren))
-            if campaign is None:
-                break
-            with self._turn[campaign]:
-                if self._breed_one(campaign, ask, slots[bred]):
-                    bred += 1
-                else:
-                    barren.append(campaign)
-        return bred
+        for slot in slots:
+            while True:
+                campaign = self._database.run(partial(_hungriest, ask=ask, barren=barren))
+                if campaign is None:
+                    return granted
+                wish = self._fulfil(campaign, _Wish(ask, slot))
+                if wish.granted:
+                    granted = wish.granted
+                    break
+                barren.append(campaign)
+        return granted
 
-    def _breed_one(self, campaign_id: int, ask: messages.Ask, slot: int) -> bool:
-        while True:
-            snapshot = self._database.run(lambda connection: _snapshot(connection, campaign_id))
+    def _fulfil(self, campaign_id: int, wish: _Wish) -> _Wish:
+        turn = self._turns[campaign_id]
+        turn.wishes.append(wish)
+        with turn.lock:
+            if not wish.over:
+                wishes = [turn.wishes.pop(0) for _ in range(min(len(turn.wishes), TOGETHER))]
+                try:
+                    self._breed(campaign_id, wishes)
+                except BaseException as error:
+                    for one in wishes:
+                        one.error = error
+                    raise
+                finally:
+                    for one in wishes:
+                        one.over = True
+        if wish.error is not None:
+            raise wish.error
+        return wish
+
+    def _breed(self, campaign_id: int, wishes: Sequence[_Wish]) -> None:
+        wishes = list(wishes)
+        while wishes:
+            snapshot = self._database.run(lambda connection: _snapshot(connection, campaign_id, self._hyps))
             if snapshot is None:
-                return False
+                return
             rng = candidate_rng(snapshot.campaign.seed, snapshot.number)
             for draws in range(1, MAX_DRAWS + 1):
-                child = _child(snapshot, rng)
-                if isinstance(child, Wait):
-                    return False  # the next result wakes the ask
-                insert = self._database.run(partial(_insert, snapshot=snapshot, child=child, draws=draws, ask=ask, slot=slot))
-                if insert == "inserted":
-                    return True
-                if insert == "overtaken":
+                children = _children(snapshot, rng, draws, len(wishes))
+                if not children:
+                    return  # the next result wakes the asks
+                inserted = self._database.run(partial(_insert, snapshot=snapshot, children=children, wishes=wishes))
+                if inserted is None:  # overtaken: another replica took the number, or our own COMMIT whose answer was lost
+                    self._database.run(partial(_find_granted, wishes=wishes))
+                    wishes = [wish for wish in wishes if not wish.granted]
                     break
+                if inserted:
+                    wishes = wishes[inserted:]
+                    break
+
+
+class _Hyps:
+    """Hyp sets of candidates by their ids, as strategies see them; those used last."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[int, dict[str, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, connection: Connection, ids: Sequence[int], space: Space) -> dict[int, dict[str, float]]:
+        with self._lock:
+            found = {id: self._known[id] for id in ids if id in self._known}
+        missing = [id for id in ids if id not in found]
+        if missing:
+            rows = connection.execute(_HYPS, {"ids": missing})
+            found |= {row.id: space.encode(row.hyp) for row in rows}
+        with self._lock:
+            for id in ids:
+                self._known[id] = found[id]
+                self._known.move_to_end(id)
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        return found
+
+
+_HYPS = text("select id, hyp from candidate where id = any(:ids)")
 
 
 def _hungriest(connection: Connection, ask: messages.Ask, barren: list[int]) -> int | None:
     """The campaign with numbers left that has the fewest candidates in training."""
-    row = connection.execute(
-        text(
-            f"""
-            select c.id from campaign c
-            where c.bred < c.candidates and (cast(:campaigns as text[]) is null or c.name = any(:campaigns))
-              and not c.id = any(:barren) and not {HALTED}
-            order by (select count(*) from lease l where l.campaign_id = c.id), c.id limit 1
-            """
-        ),
-        {"campaigns": ask.campaigns, "barren": barren},
-    ).first()
+    row = connection.execute(_HUNGRIEST, {"campaigns": ask.campaigns, "barren": barren}).first()
     return None if row is None else int(row.id)
 
 
-def _snapshot(connection: Connection, campaign_id: int) -> _Snapshot | None:
+_HUNGRIEST = text(
+    f"""
+    select c.id from campaign c
+    where c.bred < c.candidates and (cast(:campaigns as text[]) is null or c.name = any(:campaigns))
+      and not c.id = any(cast(:barren as bigint[])) and not {HALTED}
+    order by (select coalesce(sum(leased + running), 0) from tally t where t.campaign_id = c.id), c.id limit 1
+    """
+)
+_CAMPAIGN = text("select document::text as document, bred, candidates from campaign where id = :id")
+
+
+def _snapshot(connection: Connection, campaign_id: int, hyps: _Hyps) -> _Snapshot | None:
     """What the next child is bred from; None where the budget is given out."""
-    row = connection.execute(
-        text("select document::text as document, bred, candidates from campaign where id = :id"), {"id": campaign_id}
-    ).one()
+    row = connection.execute(_CAMPAIGN, {"id": campaign_id}).one()
     if row.bred >= row.candidates:
         return None
     campaign, strategy = _parsed(row.document)
-    return _Snapshot(campaign_id, campaign, strategy, _history(connection, campaign_id, row.bred, strategy, campaign.space))
+    history = _history(connection, campaign_id, row.bred, strategy.needs, campaign.space, hyps)
+    return _Snapshot(campaign_id, campaign, strategy, history, row.candidates - row.bred)
 
 
 # What a strategy may need to see, each a walk along one index that ends at its limit.
 _PARTS = {
-    "fittest": "state = 'done' order by fitness desc, number limit :n",
-    "newest": "state = 'done' order by number desc limit :n",
-    "failed": "state = 'failed' order by number desc limit :n",
-    "pending": "state in ('queued', 'leased', 'running') order by number desc limit :n",
+    "fittest": "state = 'done' order by fitness desc, number",
+    "newest": "state = 'done' order by number desc",
+    "failed": "state = 'failed' order by number desc",
+    "pending": "state in ('queued', 'leased', 'running') order by number desc",
 }
 
 
-def _history(connection: Connection, campaign_id: int, number: int, strategy: Strategy, space: Space) -> History:
-    needs = strategy.needs
+@lru_cache(maxsize=64)
+def _parts(needs: Needs) -> Any:
+    """One statement for all parts that are needed."""
     limits = {"fittest": needs.fittest, "newest": needs.newest, "failed": needs.failed}
     limits["pending"] = MOST_PENDING if needs.pending else 0
-    rows = {
-        part: connection.execute(
-            text(f"select number, hyp, fitness from candidate where campaign_id = :id and {_PARTS[part]}"),
-            {"id": campaign_id, "n": limit},
-        ).all()
-        if limit
-        else []
+    walks = [
+        f"(select '{part}' as part, id, number, fitness from candidate"
+        f" where campaign_id = :id and {_PARTS[part]} limit {limit})"
         for part, limit in limits.items()
-    }
-    return _as_history(number, rows, space)
+        if limit
+    ]
+    return text(" union all ".join(walks)) if walks else None
 
 
-def _as_history(number: int, rows: Mapping[str, Sequence[Any]], space: Space) -> History:
-    """The history as strategies see it: choices as numbers."""
+def _history(connection: Connection, campaign_id: int, number: int, needs: Needs, space: Space, hyps: _Hyps) -> History:
+    statement = _parts(needs)
+    rows = [] if statement is None else connection.execute(statement, {"id": campaign_id}).all()
+    known = hyps.of(connection, list({row.id for row in rows}), space) if rows else {}
+    return _as_history(
+        number, {part: [(row.number, known[row.id], row.fitness) for row in rows if row.part == part] for part in _PARTS}
+    )
+
+
+def _as_history(number: int, parts: Mapping[str, Sequence[tuple[int, dict[str, float], Any]]]) -> History:
     return History(
         number=number,
-        fittest=tuple(Row(r.number, space.encode(r.hyp), r.fitness) for r in rows["fittest"]),
-        newest=tuple(Row(r.number, space.encode(r.hyp), r.fitness) for r in rows["newest"]),
-        failed=tuple(Candidate(r.number, space.encode(r.hyp)) for r in rows["failed"]),
-        pending=tuple(Candidate(r.number, space.encode(r.hyp)) for r in rows["pending"]),
+        fittest=tuple(Row(*seen) for seen in parts["fittest"]),
+        newest=tuple(Row(*seen) for seen in parts["newest"]),
+        failed=tuple(Candidate(*seen[:2]) for seen in parts["failed"]),
+        pending=tuple(Candidate(*seen[:2]) for seen in parts["pending"]),
     )
 
 
@@ -153,44 +258,93 @@ def _parsed(document: str) -> tuple[Campaign, Strategy]:
     return campaign, create(campaign.strategy, campaign.options)
 
 
-def _child(snapshot: _Snapshot, rng: np.random.Generator) -> Proposal | Wait:
-    if snapshot.number == 0:
+def _children(snapshot: _Snapshot, rng: np.random.Generator, draws: int, most: int) -> list[_Child]:
+    """The next ``most`` children, or as many as the budget and the strategy give; ``rng`` is the first one's."""
+    children: list[_Child] = []
+    history, space = snapshot.history, snapshot.campaign.space
+    while len(children) < min(most, snapshot.left):
+        proposal = _child(snapshot, history, rng)
+        if isinstance(proposal, Wait):
+            break
+        children.append(_Child(history, proposal, draws))
+        pending = history.pending
+        if snapshot.strategy.needs.pending:
+            pending = (Candidate(history.number, space.encode(space.decode(proposal.hyp))), *pending)[:MOST_PENDING]
+        history = replace(history, number=history.number + 1, pending=pending)
+        rng, draws = candidate_rng(snapshot.campaign.seed, history.number), 1
+    return children
+
+
+def _child(snapshot: _Snapshot, history: History, rng: np.random.Generator) -> Proposal | Wait:
+    if history.number == 0:
         return Proposal(snapshot.campaign.space.start, ())
-    return snapshot.strategy.propose(snapshot.campaign.space, snapshot.history, rng)
+    return snapshot.strategy.propose(snapshot.campaign.space, history, rng)
 
 
-def _insert(connection: Connection, snapshot: _Snapshot, child: Proposal, draws: int, ask: messages.Ask, slot: int) -> str:
-    """``inserted``, ``overtaken`` (another took this number) or ``duplicate`` (draw again)."""
-    bred = connection.execute(
-        text("select bred from campaign where id = :id for no key update"), {"id": snapshot.campaign_id}
-    ).scalar_one()
-    if bred != snapshot.number:
-        return "overtaken"
-    hyp = snapshot.campaign.space.decode(child.hyp)
-    digest = hyp_hash(hyp)
-    twin = connection.execute(
-        text("select number from candidate where campaign_id = :id and hyp_hash = :hash limit 1"),
-        {"id": snapshot.campaign_id, "hash": digest},
-    ).first()
-    if twin is not None and snapshot.number > 0 and draws < MAX_DRAWS:
-        return "duplicate"
-    row = connection.execute(
-        candidate.insert()
-        .values(
-            campaign_id=snapshot.campaign_id,
-            number=snapshot.number,
-            hyp=hyp,
-            hyp_hash=digest,
-            origin="bred" if snapshot.number else "initial",
-            parents=list(child.parents),
-            bred_from={part: [seen.number for seen in getattr(snapshot.history, part)] for part in _PARTS} | {"draws": draws},
+# What must be exact when numbers are given out, under the campaign's lock and in one message. ``bred`` is that of the
+# locked row; the twins are as old as the statement, but whoever bred a candidate since then has changed ``bred`` too.
+_LOCK = text(
+    """
+    select c.bred, array(select hyp_hash from candidate where campaign_id = :id and hyp_hash = any(:hashes)) as twins
+    from campaign c where c.id = :id for no key update
+    """
+)
+_NEW = text(
+    """
+    with counted as (update campaign set bred = bred + :n where id = :id)
+    insert into candidate (campaign_id, number, hyp, hyp_hash, origin, parents, bred_from, state, token, attempts)
+    select :id, r.number, r.hyp, r.hash, r.origin, array(select json_array_elements_text(r.parents)::int), r.bred_from,
+           'leased', r.token, 1
+    from json_to_recordset(:rows)
+      as r (number int, hyp json, hash text, origin text, parents json, bred_from jsonb, token text)
+    returning id, number
+    """
+)
+
+
+def _insert(connection: Connection, snapshot: _Snapshot, children: Sequence[_Child], wishes: Sequence[_Wish]) -> int | None:
+    """Give numbers to children, grant them, and say how many; 0 where the first has to be drawn again, None where overtaken."""
+    hyps = [snapshot.campaign.space.decode(child.proposal.hyp) for child in children]
+    hashes = [hyp_hash(hyp) for hyp in hyps]
+    row = connection.execute(_LOCK, {"id": snapshot.campaign_id, "hashes": hashes}).one()
+    if row.bred != snapshot.number:
+        return None
+    taken: set[str] = set(row.twins)
+    new: list[dict[str, Any]] = []
+    for child, hyp, digest in zip(children, hyps, hashes, strict=True):
+        if digest in taken and child.number > 0 and child.draws < MAX_DRAWS:
+            break  # the next round draws it again
+        taken.add(digest)
+        new.append(
+            {
+                "number": child.number,
+                "hyp": hyp,
+                "hash": digest,
+                "origin": "bred" if child.number else "initial",
+                "parents": child.proposal.parents,
+                "bred_from": {part: [seen.number for seen in getattr(child.history, part)] for part in _PARTS}
+                | {"draws": child.draws},
+                "token": leases.new_token(),
+            }
         )
-        .returning(candidate.c.id)
-    ).one()
-    connection.execute(text("update campaign set bred = bred + 1 where id = :id"), {"id": snapshot.campaign_id})
-    events.record(connection, snapshot.campaign_id, "bred", snapshot.number, parents=list(child.parents))
-    leases.grant(connection, row.id, snapshot.campaign_id, snapshot.number, ask, slot)
-    return "inserted"
+    if not new:
+        return 0
+    values = {"id": snapshot.campaign_id, "n": len(new), "rows": json.dumps(new)}
+    ids = {r.number: r.id for r in connection.execute(_NEW, values)}
+    for wish, one in zip(wishes, new, strict=False):
+        number = one["number"]
+        events.record(connection, snapshot.campaign_id, "bred", number, parents=list(one["parents"]))
+        leases.begin_attempt(connection, ids[number], snapshot.campaign_id, number, wish.ask, wish.slot, one["token"])
+    _find_granted(connection, wishes[: len(new)])
+    return len(new)
+
+
+def _find_granted(connection: Connection, wishes: Sequence[_Wish]) -> None:
+    """Give each wish what its request has been granted."""
+    granted = leases.granted_to(connection, [wish.ask.request_id for wish in wishes])
+    for wish in wishes:
+        found = granted.get(wish.ask.request_id, [])
+        wish.granted = [lease for _, lease in found] if wish.slot in [slot for slot, _ in found] else []
 
 
 def replay(connection: Connection, campaign: str, number: int) -> dict[str, Value]:
@@ -211,11 +365,12 @@ def replay(connection: Connection, campaign: str, number: int) -> dict[str, Valu
         {"id": row.id, "numbers": list(seen)},
     )
     rows = {r.number: r for r in there}
-    history = _as_history(number, {part: [rows[seen] for seen in row.bred_from[part]] for part in _PARTS}, parsed.space)
-    snapshot = _Snapshot(row.id, parsed, strategy, history)
+    parts = {part: [(n, parsed.space.encode(rows[n].hyp), rows[n].fitness) for n in row.bred_from[part]] for part in _PARTS}
+    history = _as_history(number, parts)
+    snapshot = _Snapshot(row.id, parsed, strategy, history, 1)
     rng = candidate_rng(parsed.seed, number)
-    child = _child(snapshot, rng)
+    child = _child(snapshot, history, rng)
     for _ in range(row.bred_from["draws"] - 1):
-        child = _child(snapshot, rng)
+        child = _child(snapshot, history, rng)
     assert isinstance(child, Proposal)
     return parsed.space.decode(child.hyp)

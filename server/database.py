@@ -11,14 +11,16 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import alembic.command
 import alembic.config
+import psycopg2
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine import URL, Engine, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import NullPool
 
 from server.errors import Unavailable
 
@@ -83,9 +85,8 @@ class Database:
         engine = self._essential if essential else self._ordinary
         for tries_left in reversed(range(_TRIES)):
             try:
-                with engine.begin() as connection:
-                    connection.execute(text("set local statement_timeout = '5s'; set local lock_timeout = '1s'"))
-                    return work(connection)
+                with engine.connect() as connection:
+                    return _transaction(connection, work)
             except IntegrityError as error:
                 # Two requests raced for one key: the loser looks again and finds the winner's row.
                 if getattr(error.orig, "pgcode", None) != _UNIQUE_VIOLATION:
@@ -111,23 +112,103 @@ class Database:
         self._ordinary.dispose()
 
 
+# A transaction costs one message to the server for each statement whose answer is needed, and one more. It begins in the
+# message of its first statement; statements that nobody waits for go with the next one or with COMMIT. SET LOCAL leaves nothing
+# behind in the session, which pgbouncer may give to somebody else.
+_BEGIN = "begin; set local statement_timeout = '5s'; set local lock_timeout = '1s'; "
+_BEGINS, _LATER = "hypevolve.begins", "hypevolve.later"
+_AS_IT_IS = {"no_parameters": True}
+
+
+def later(connection: Connection, statement: str, **values: Any) -> None:
+    """Execute a statement whose answer nobody needs, together with the next one that is waited for, or with COMMIT.
+
+    Args:
+        connection: that of ``Database.run``.
+        statement: with values as psycopg2 writes them, ``%(name)s``.
+    """
+    connection.info[_LATER].append(_cursor(connection).mogrify(statement, values).decode())
+
+
+def _cursor(connection: Connection) -> Any:
+    return connection.connection.cursor()
+
+
+def _transaction(connection: Connection, work: Callable[[Connection], T]) -> T:
+    connection.info.update({_BEGINS: True, _LATER: []})
+    try:
+        done = work(connection)
+        queued, begins = _queued(connection), connection.info.pop(_BEGINS, False)
+        if queued or not begins:
+            connection.exec_driver_sql((_BEGIN if begins else "") + queued + "commit", execution_options=_AS_IT_IS)
+        return done
+    except BaseException:
+        if not connection.invalidated:  # also where COMMIT itself failed
+            connection.info[_LATER].clear()
+            if not connection.info.pop(_BEGINS, False):
+                _roll_back(connection)
+        raise
+
+
+def _roll_back(connection: Connection) -> None:
+    """A connection that cannot even do this is of no use to anybody."""
+    try:
+        connection.exec_driver_sql("rollback")
+    except DBAPIError:
+        connection.invalidate()
+
+
+def _queued(connection: Connection) -> str:
+    queued = connection.info.get(_LATER)
+    if not queued:
+        return ""
+    statements = "; ".join(queued) + "; "
+    queued.clear()
+    return statements
+
+
+def _before(
+    connection: Connection, cursor: Any, statement: str, parameters: object, context: object, many: bool
+) -> tuple[str, object]:
+    """Put in front of a statement what has to go before it."""
+    begin = _BEGIN if connection.info.pop(_BEGINS, False) else ""
+    queued = _queued(connection)
+    if queued or (begin and many):
+        try:
+            cursor.execute(begin + queued)  # its own message: it holds values, and the statement's are not yet put in
+        except psycopg2.Error as error:
+            raise DBAPIError.instance(
+                queued, None, error, psycopg2.Error, connection_invalidated=bool(cursor.connection.closed)
+            ) from error
+        begin = ""
+    return begin + statement, parameters
+
+
 def _engine(url: URL, size: int) -> Engine:
+    """A pool of connections whose transactions ``_transaction`` begins and ends.
+
+    Connections are not tried before use: the first statement of a transaction finds a dead one just as well, and the
+    transaction is repeated on another.
+    """
     engine = create_engine(
         url,
         pool_size=size,
         max_overflow=0,
         pool_timeout=5,
         pool_recycle=1800,
-        pool_pre_ping=True,
+        pool_reset_on_return=None,
+        isolation_level="AUTOCOMMIT",
         connect_args={
             "connect_timeout": 3,
             "application_name": "hypevolve",
             "keepalives_idle": 5,
             "keepalives_interval": 2,
             "keepalives_count": 3,
+            "tcp_user_timeout": 10_000,
         },
     )
     event.listen(engine, "handle_error", _leave_a_demoted_server)
+    event.listen(engine, "before_cursor_execute", _before, retval=True)
     return engine
 
 
@@ -149,7 +230,7 @@ def migrate(url: str) -> None:
         Unavailable: the database cannot be reached or refuses; names the reason and the remedy.
         ValueError: the URL is no PostgreSQL URL.
     """
-    engine = _engine(parse_url(url), 1)
+    engine = create_engine(parse_url(url), poolclass=NullPool, connect_args={"connect_timeout": 3})
     give_up = time.monotonic() + STARTING_S
     try:
         while True:

@@ -6,6 +6,7 @@ still running: who has read up to a place has read everything before it, for eve
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -13,8 +14,8 @@ from sqlalchemy import Connection, text
 
 from hypevolve import messages
 from server.caller import acting
+from server.database import later
 from server.errors import Invalid
-from server.tables import event
 
 START = "0-0"
 _CURSOR = re.compile(r"(\d{1,19})-(\d{1,18})")
@@ -23,8 +24,17 @@ _FINAL = "e.xid < pg_snapshot_xmin(pg_current_snapshot())"
 
 def record(connection: Connection, campaign_id: int | None, kind: str, number: int | None = None, **detail: Any) -> None:
     """Write down that the present caller changed something; ``campaign_id`` is None for changes of the service itself."""
-    connection.execute(
-        event.insert().values(campaign_id=campaign_id, number=number, kind=kind, detail=detail, who=acting.get().name)
+    later(
+        connection,
+        """
+        insert into event (campaign_id, number, kind, detail, who)
+        values (%(campaign)s, %(number)s, %(kind)s, %(detail)s, %(who)s)
+        """,
+        campaign=campaign_id,
+        number=number,
+        kind=kind,
+        detail=json.dumps(detail),
+        who=acting.get().name,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
@@ -19,34 +19,75 @@ from sqlalchemy import Connection, Row, text
 from hypevolve import messages
 from server import events, tally
 from server.caller import acting
+from server.database import later
 from server.errors import Conflict, NotFound
 from server.pulse import LEASES_MAY_EXPIRE
 
 OVER = ("done", "failed", "cancelled")
+LOOKED_AT = 64  # returned and expired candidates that one look finds; as many asks at once may lock one each
 MAX_ATTEMPTS = 20  # of any kind; then the candidate has failed, so that no candidate can occupy workers for ever
 
-_LEASES = """
-    select k.id as candidate, c.name as campaign, k.number, k.rung, a.token, k.hyp, k.hyp_hash, c.data_hash, c.document, c.seed,
-           c.same_seed, c.lease_s, c.beat_s, f.sha256, f.bytes, f.epoch
+_GRANTED = text(
+    """
+    select a.request_id, a.request_slot, k.id as candidate, c.name as campaign, k.number, k.rung, a.token, k.hyp, k.hyp_hash,
+           c.data_hash, c.document, c.seed, c.same_seed, c.lease_s, c.beat_s, f.sha256, f.bytes, f.epoch
     from attempt a join candidate k on k.id = a.candidate_id join campaign c on c.id = k.campaign_id
     left join artifact f on f.candidate_id = k.id and f.state = 'current'
-    where a.request_id = :request_id order by a.request_slot
-"""
+    where a.request_id = any(:requests) order by a.request_slot
+    """
+)
 
+# Either kind is found through what is small: the index of queued candidates, and the leases. A walk over all candidates would
+# read every finished one.
 _TAKEABLE = f"""
-    select k.id, k.campaign_id, k.number, k.token, k.attempts, k.state
-    from candidate k join campaign c on c.id = k.campaign_id
-    where k.state in ('queued', 'leased', 'running')
-      and (cast(:campaigns as text[]) is null or c.name = any(:campaigns))
-      and (k.state = 'queued' or exists (
-             select 1 from lease l where l.candidate_id = k.id and l.expires_at < clock_timestamp() and {LEASES_MAY_EXPIRE}))
-    order by k.id limit 1 for no key update of k skip locked
+    select k.id, k.campaign_id, k.number, k.token, k.attempts, k.state from candidate k
+    where k.id = any(array(
+      (select q.id from candidate q join campaign c on c.id = q.campaign_id
+       where q.state = 'queued' and (cast(:campaigns as text[]) is null or c.name = any(:campaigns))
+       order by q.id limit {LOOKED_AT})
+      union all
+      (select l.candidate_id from lease l join campaign c on c.id = l.campaign_id
+       where l.expires_at < clock_timestamp() and {LEASES_MAY_EXPIRE}
+         and (cast(:campaigns as text[]) is null or c.name = any(:campaigns)) order by l.candidate_id limit {LOOKED_AT})))
+      and k.state in ('queued', 'leased', 'running')
+    order by k.id
 """
+_TAKE = _TAKEABLE + " limit 1 for no key update of k skip locked"
+
+# One message that says what an ask needs: most need none of it, and go on to breeding.
+_LOOK = text(
+    f"""
+    select exists (select 1 from attempt where request_id = :request) as repeated,
+           exists (select 1 from worker where id = :worker and seen_at > clock_timestamp() - interval '5 s') as seen,
+           exists ({_TAKEABLE}) as work
+    """
+)
+
+
+class Look(NamedTuple):
+    """What an ask finds: ``repeated``, it was answered before; ``seen``, its worker is known; ``work``, something came back."""
+
+    repeated: bool
+    seen: bool
+    work: bool
+
+
+def look(connection: Connection, ask: messages.Ask) -> Look:
+    row = connection.execute(_LOOK, {"request": ask.request_id, "worker": ask.worker, "campaigns": ask.campaigns}).one()
+    return Look(*row)
 
 
 def granted(connection: Connection, request_id: UUID) -> list[messages.Lease]:
     """The leases that this request was given; asking again with the same id gets them again."""
-    return [_lease(row) for row in connection.execute(text(_LEASES), {"request_id": request_id})]
+    return [lease for _, lease in granted_to(connection, [request_id]).get(request_id, [])]
+
+
+def granted_to(connection: Connection, requests: Sequence[UUID]) -> dict[UUID, list[tuple[int, messages.Lease]]]:
+    """The leases that each of these requests was given, with their slots."""
+    found: dict[UUID, list[tuple[int, messages.Lease]]] = {}
+    for row in connection.execute(_GRANTED, {"requests": list(requests)}):
+        found.setdefault(row.request_id, []).append((row.request_slot, _lease(row)))
+    return found
 
 
 def see_worker(connection: Connection, worker: UUID, devices: Sequence[str]) -> None:
@@ -66,12 +107,14 @@ def see_worker(connection: Connection, worker: UUID, devices: Sequence[str]) -> 
 def take(connection: Connection, ask: messages.Ask, slots: range) -> int:
     """Grant returned and expired candidates to the slots of a request; how many were granted."""
     taken = 0
-    while taken < len(slots):
-        row = connection.execute(text(_TAKEABLE), {"campaigns": ask.campaigns}).first()
+    for _ in range(LOOKED_AT):
+        if taken == len(slots):
+            break
+        row = connection.execute(text(_TAKE), {"campaigns": ask.campaigns}).first()
         if row is None:
             break
         if row.state != "queued" and not _lose(connection, row):
-            break  # its worker beat just now
+            continue  # its worker beat just now, or another ask took it
         if row.attempts >= MAX_ATTEMPTS:
             give_up(connection, row.id, row.campaign_id, row.number)
             continue
@@ -81,31 +124,46 @@ def take(connection: Connection, ask: messages.Ask, slots: range) -> int:
 
 
 def grant(connection: Connection, candidate: int, campaign: int, number: int, ask: messages.Ask, slot: int) -> None:
-    """A new attempt with its own token, and the lease that goes with it. The caller holds the candidate's row lock."""
-    token = secrets.token_hex(16)
-    connection.execute(
-        text(
-            """
-            insert into attempt (token, candidate_id, worker_id, request_id, request_slot, resumed_token, resumed_epoch)
-            select :token, :candidate, :worker, :request, :slot, f.token, f.epoch
-            from (values (1)) as always left join artifact f on f.candidate_id = :candidate and f.state = 'current'
-            """
-        ),
-        {"token": token, "candidate": candidate, "worker": ask.worker, "request": ask.request_id, "slot": slot},
+    """Lease a candidate to a worker. The caller holds the candidate's row lock."""
+    token = new_token()
+    later(
+        connection,
+        "update candidate set state = 'leased', token = %(token)s, attempts = attempts + 1 where id = %(candidate)s",
+        token=token,
+        candidate=candidate,
     )
-    connection.execute(
-        text("update candidate set state = 'leased', token = :token, attempts = attempts + 1 where id = :candidate"),
-        {"token": token, "candidate": candidate},
+    begin_attempt(connection, candidate, campaign, number, ask, slot, token)
+
+
+def new_token() -> str:
+    return secrets.token_hex(16)
+
+
+def begin_attempt(
+    connection: Connection, candidate: int, campaign: int, number: int, ask: messages.Ask, slot: int, token: str
+) -> None:
+    """A new attempt with its own token, and the lease that goes with it; the candidate's row names the token already."""
+    values = {"token": token, "candidate": candidate, "worker": str(ask.worker)}
+    later(
+        connection,
+        """
+        insert into attempt (token, candidate_id, worker_id, request_id, request_slot, resumed_token, resumed_epoch)
+        select %(token)s, %(candidate)s, %(worker)s, %(request)s, %(slot)s, f.token, f.epoch
+        from (values (1)) as always left join artifact f on f.candidate_id = %(candidate)s and f.state = 'current'
+        """,
+        request=str(ask.request_id),
+        slot=slot,
+        **values,
     )
-    connection.execute(
-        text(
-            """
-            insert into lease (candidate_id, campaign_id, worker_id, token, lease_s, expires_at, beat_at)
-            select :candidate, id, :worker, :token, lease_s, clock_timestamp() + make_interval(secs => lease_s),
-            clock_timestamp() from campaign where id = :campaign
-            """
-        ),
-        {"candidate": candidate, "campaign": campaign, "worker": ask.worker, "token": token},
+    later(
+        connection,
+        """
+        insert into lease (candidate_id, campaign_id, worker_id, token, lease_s, expires_at, beat_at)
+        select %(candidate)s, id, %(worker)s, %(token)s, lease_s, clock_timestamp() + make_interval(secs => lease_s),
+        clock_timestamp() from campaign where id = %(campaign)s
+        """,
+        campaign=campaign,
+        **values,
     )
     events.record(connection, campaign, "leased", number, worker=str(ask.worker))
 
@@ -124,16 +182,21 @@ def _lose(connection: Connection, row: Row[Any]) -> bool:
     return True
 
 
-def end_attempt(connection: Connection, token: str, outcome: str, detail: str = "") -> None:
-    connection.execute(
-        text(
-            """
-            update attempt set outcome = :outcome, ended_at = clock_timestamp(), detail = to_jsonb(cast(:detail as text))
-            where token = :token and outcome is null
-            """
-        ),
-        {"token": token, "outcome": outcome, "detail": detail},
+def end_attempt(connection: Connection, token: str, outcome: str, detail: str | None = None) -> None:
+    later(
+        connection,
+        """
+        update attempt set outcome = %(outcome)s, ended_at = clock_timestamp(), detail = to_jsonb(%(detail)s::text)
+        where token = %(token)s and outcome is null
+        """,
+        token=token,
+        outcome=outcome,
+        detail=detail,
     )
+
+
+def end_lease(connection: Connection, candidate: int) -> None:
+    later(connection, "delete from lease where candidate_id = %(candidate)s", candidate=candidate)
 
 
 def give_up(connection: Connection, candidate: int, campaign: int, number: int) -> None:
@@ -188,8 +251,8 @@ def release(connection: Connection, token: str, reason: str) -> None:
     end_attempt(connection, token, "released", reason)
     if row.state in OVER:  # an earlier attempt's result came in meanwhile
         return
-    connection.execute(text("delete from lease where candidate_id = :id"), {"id": row.id})
-    connection.execute(text("update candidate set state = 'queued' where id = :id"), {"id": row.id})
+    end_lease(connection, row.id)
+    later(connection, "update candidate set state = 'queued' where id = %(id)s", id=row.id)
     events.record(connection, row.campaign_id, "released", row.number, reason=reason)
 
 
@@ -206,7 +269,7 @@ def held(connection: Connection, token: str, *, lock: bool = False) -> Row[Any]:
         text(
             """
             select k.id, k.campaign_id, k.number, k.rung, k.state, k.attempts, k.failures, k.hyp_hash, k.token as current_token,
-                   a.outcome, c.name as campaign, c.retries_failed, c.data_hash, c.document, c.lease_s
+                   a.outcome, c.name as campaign, c.retries_failed, c.data_hash, c.document -> 'fitness' as weights, c.lease_s
             from attempt a join candidate k on k.id = a.candidate_id join campaign c on c.id = k.campaign_id
             where a.token = :token
             """

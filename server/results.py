@@ -17,9 +17,10 @@ from sqlalchemy.dialects.postgresql import insert
 from evolution.fitness import fitness
 from hypevolve import messages
 from server import checkpoints, events, tally
+from server.database import later
 from server.errors import Conflict, Invalid, NotFound
-from server.leases import MAX_ATTEMPTS, OVER, end_attempt, held
-from server.tables import epoch, result
+from server.leases import MAX_ATTEMPTS, OVER, end_attempt, end_lease, held
+from server.tables import epoch
 
 FITNESS_TOLERANCE = 1e-6
 
@@ -59,13 +60,13 @@ def store_result(connection: Connection, candidate: int, token: str, body: messa
         NotFound: the token was never issued for this candidate.
         Invalid: the token has sent another body before, or metrics that the campaign's fitness needs are missing.
     """
-    row = held(connection, token)
+    first = body.data_hash is not None and held(connection, token).data_hash is None
+    if first:  # the campaign learns its data from this result; lock order is campaign, then candidate
+        campaign = held(connection, token).campaign_id
+        connection.execute(text("select 1 from campaign where id = :id for no key update"), {"id": campaign})
+    row = held(connection, token, lock=True)
     if row.id != candidate:
         raise NotFound("unknown-token", "that token was issued for another candidate")
-    first = body.data_hash is not None and row.data_hash is None
-    if first:  # the campaign learns its data from this result; lock order is campaign, then candidate
-        connection.execute(text("select 1 from campaign where id = :id for no key update"), {"id": row.campaign_id})
-    row = held(connection, token, lock=True)
     # Without what is absent: a field that a later version adds changes no digest.
     digest = hashlib.sha256(json.dumps(body.model_dump(mode="json", exclude_none=True), sort_keys=True).encode()).hexdigest()
     before = connection.execute(text("select * from result where token = :token"), {"token": token}).first()
@@ -74,49 +75,58 @@ def store_result(connection: Connection, candidate: int, token: str, body: messa
 
     refusal = _refusal(row, body)
     counts = refusal is None and row.state != "done"
-    connection.execute(
-        result.insert().values(
-            token=token,
-            candidate_id=candidate,
-            rung=body.rung,
-            counts=counts,
-            verdict=refusal if refusal or counts else _LATE,
-            metrics=body.metrics,
-            fitness=body.fitness,
-            seconds=body.seconds,
-            epochs=body.epochs,
-            body_sha256=digest,
-            weights_hash=body.weights_hash,
-        )
+    later(
+        connection,
+        """
+        insert into result (token, candidate_id, rung, counts, verdict, metrics, fitness, seconds, epochs, body_sha256,
+                            weights_hash) values
+        (%(token)s, %(candidate)s, %(rung)s, %(counts)s, %(verdict)s, %(metrics)s, %(fitness)s, %(seconds)s, %(epochs)s,
+         %(sha256)s, %(weights_hash)s)
+        """,
+        token=token,
+        candidate=candidate,
+        rung=body.rung,
+        counts=counts,
+        verdict=refusal if refusal or counts else _LATE,
+        metrics=json.dumps(body.metrics),
+        fitness=body.fitness,
+        seconds=body.seconds,
+        epochs=body.epochs,
+        sha256=digest,
+        weights_hash=body.weights_hash,
     )
     if refusal is not None:
         end_attempt(connection, token, "refused", refusal)
         if row.current_token == token and row.state not in OVER:
-            connection.execute(text("delete from lease where candidate_id = :id"), {"id": row.id})
-            connection.execute(text("update candidate set state = 'queued' where id = :id"), {"id": row.id})
+            end_lease(connection, row.id)
+            later(connection, "update candidate set state = 'queued' where id = %(id)s", id=row.id)
         events.record(connection, row.campaign_id, "refused", row.number, reason=refusal)
         return Verdict(True, messages.ResultAnswer(counts=False, reason="refused"), refusal)
     if not counts:
         end_attempt(connection, token, "late")
         return Verdict(True, messages.ResultAnswer(counts=False, reason=_LATE))
 
-    connection.execute(
-        text(
-            """
-            update candidate set state = 'done', fitness = :fitness, failure = null, finished_at = clock_timestamp()
-            where id = :id
-            """
-        ),
-        {"id": candidate, "fitness": _judge(body.metrics, row.document["fitness"])},
+    later(
+        connection,
+        """
+        update candidate set state = 'done', fitness = %(fitness)s, failure = null, finished_at = clock_timestamp()
+        where id = %(id)s
+        """,
+        id=candidate,
+        fitness=_judge(body.metrics, row.weights),
     )
-    connection.execute(text("delete from lease where candidate_id = :id"), {"id": candidate})
-    connection.execute(
-        text("update attempt set outcome = 'done', ended_at = clock_timestamp() where token = :token"), {"token": token}
+    end_lease(connection, candidate)
+    later(
+        connection,
+        "update attempt set outcome = 'done', ended_at = clock_timestamp() where token = %(token)s",
+        token=token,
     )
     if first:
-        connection.execute(
-            text("update campaign set data_hash = :hash where id = :id and data_hash is null"),
-            {"hash": body.data_hash, "id": row.campaign_id},
+        later(
+            connection,
+            "update campaign set data_hash = %(hash)s where id = %(id)s and data_hash is null",
+            hash=body.data_hash,
+            id=row.campaign_id,
         )
     events.record(connection, row.campaign_id, "done", row.number, fitness=body.fitness)
     tally.add(connection, row.campaign_id, seconds=body.seconds)
@@ -145,7 +155,7 @@ def _refusal(row: Row[Any], body: messages.Result) -> str | None:
         return f"rung {body.rung} was not asked for; the lease said {row.rung}"
     if body.data_hash is not None and row.data_hash is not None and body.data_hash != row.data_hash:
         return f"data_hash {body.data_hash[:12]} differs from the campaign's {row.data_hash[:12]}: this node has other data"
-    ours = _judge(body.metrics, row.document["fitness"])
+    ours = _judge(body.metrics, row.weights)
     if abs(ours - body.fitness) > FITNESS_TOLERANCE:
         return f"fitness {body.fitness:.7g} disagrees with {ours:.7g}, computed from the posted metrics"
     return None
@@ -175,7 +185,7 @@ def store_failure(connection: Connection, token: str, failure: messages.Failure)
         return messages.FailureAnswer(state=row.state)
     end_attempt(connection, token, "failed", f"{failure.kind}: {failure.detail}")
     final = row.failures + 1 > row.retries_failed or row.attempts >= MAX_ATTEMPTS
-    connection.execute(text("delete from lease where candidate_id = :id"), {"id": row.id})
+    end_lease(connection, row.id)
     checkpoints.discard(connection, row.id)
     connection.execute(
         text(

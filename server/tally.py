@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from server.database import later
 from server.tables import tally
 
 FOLD_FROM = 50  # rows of one campaign
@@ -41,7 +42,11 @@ def of(connection: Connection, campaign_id: int) -> Tally:
 
 def add(connection: Connection, campaign_id: int, **deltas: float) -> None:
     """Add to numbers that no trigger keeps: ``lost``, ``seconds``."""
-    connection.execute(tally.insert().values(campaign_id=campaign_id, **deltas))
+    names = ", ".join(deltas)
+    values = ", ".join(f"%({name})s" for name in deltas)
+    later(
+        connection, f"insert into tally (campaign_id, {names}) values (%(campaign)s, {values})", campaign=campaign_id, **deltas
+    )
 
 
 def fold(connection: Connection) -> None:

@@ -50,10 +50,8 @@ class Request(NamedTuple):
 
 
 def _http(database: Database) -> TestClient:
-    """A replica without its background tasks: what runs is the request alone."""
-    return TestClient(
-        create_app(database), base_url="http://127.0.0.1", client=("127.0.0.1", 50000), raise_server_exceptions=False
-    )
+    """A replica without its background tasks and without tokens to look up: what runs is the request alone."""
+    return TestClient(create_app(database, open_to="anyone"), raise_server_exceptions=False)
 
 
 class Scene:
@@ -221,7 +219,7 @@ def test_a_request_that_dies_anywhere_and_is_repeated_is_as_if_nothing_had_happe
     doomed_http = _http(doomed)
     try:
         untouched, points = play(None, for_real=False)
-        assert points > 4
+        assert points >= 4
         for at in range(points):
             assert play(at, for_real=False)[0] == untouched, f"dead at point {at} of {points}"
         for at in range(points) if LONG else [random.Random(action + situation).randrange(points)]:
