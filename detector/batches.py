@@ -50,8 +50,9 @@ def training_batches(
     epoch: int,
     start: int = 0,
     show: Show | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """The augmented batches of one epoch, without the first ``start``.
+    """The augmented batches of one epoch, without the first ``start``; of each the part that ``share`` = (k, parts) names.
 
     Counter-based chance: the order depends on (seed, epoch), a sample's augmentation on (seed, epoch, place in the epoch) and
     nothing else, so any batch can be repeated without those before it. ``show`` renders samples; None means OpenCV.
@@ -59,7 +60,9 @@ def training_batches(
     plan = _plan(pictures, imgsz, batch, rect, seed, epoch)
     for number, (members, shape) in enumerate(plan[start:], start):
         samples = []
-        for place, index in enumerate(members, number * batch):
+        part = batch // share[1]
+        first = share[0] * part
+        for place, index in enumerate(members[first : first + part], number * batch + first):
             rng = np.random.default_rng((seed, epoch, 1, place))
             samples.append(draw(index, pictures, hyp, shape, rng, mosaics=not rect))
         yield show(samples) if show else _collate(*zip(*(render(sample, pictures) for sample in samples), strict=True))

@@ -28,6 +28,7 @@ from detector.models import ARCHITECTURES, Detector, cost
 from detector.predict import write
 from detector.project import Project, draw_found
 from detector.scenario import Scenario
+from detector.team import Team, joined
 from detector.trainer import describe
 from detector.trainer import train as run_training
 from evolution import yaml
@@ -46,6 +47,7 @@ _KEYS = (
     "anchors",
     "rect",
     "val_every",
+    "progressive",
     "lineage",
 )
 
@@ -55,14 +57,19 @@ class UsageError(ValueError):
 
 
 def train(options: argparse.Namespace) -> int:
-    """Trains once; with ``--check`` only looks for what is wrong with the data."""
+    """Trains once, with others where torchrun started them; with ``--check`` only looks for what is wrong with the data."""
     if options.check:
         return _check(options.data)
+    with joined(options.device) as (team, options.device):
+        return _train(options, team)
+
+
+def _train(options: argparse.Namespace, team: Team) -> int:
     genes, instead = _hyp_file(options.hyp)
     base = {"data": options.data} | {key: getattr(options, key) for key in _KEYS} | instead
     try:
         scenario = Scenario.from_mapping(base, data_root=Path.cwd())
-        execution = Execution(options.device, options.augment, options.precision, options.compile)
+        execution = Execution(options.device, options.augment, options.precision, options.compile, options.sync_norms, team)
     except ValueError as error:
         raise UsageError(str(error)) from None
     _machine(options)
@@ -71,10 +78,10 @@ def train(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise ValueError(f"{options.hyp}: {error}") from None
     facts = describe(scenario)
-    for remark in facts["remarks"]:
+    for remark in facts["remarks"] if team.leads else ():
         print(f"{scenario.data}: {remark}", file=sys.stderr)
     project = None
-    if options.project:
+    if options.project and team.leads:
         project = Project(options.project, resumed=options.checkpoints is not None)
         project.describe(hyp, scenario, options.seed)
         project.draw_data(load_cached(scenario.data, scenario.imgsz), hyp, scenario, options.seed)
@@ -102,6 +109,8 @@ def train(options: argparse.Namespace) -> int:
     except TrainingDiverged as error:
         print(f"detector train: {error}", file=sys.stderr)
         return EXIT_DIVERGED
+    if not team.leads:
+        return 0
     print(*(f"{key} {value:.4f}" for key, value in result.metrics.items()), f"seconds {result.seconds:.1f}")
     if result.unmatched:
         print(f"{scenario.weights}: did not fill {', '.join(result.unmatched)}", file=sys.stderr)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from detector import precision
+from detector.team import ALONE, Team
 
 AUGMENT = ("auto", "host", "device")
 
@@ -19,19 +20,25 @@ class Execution:
     ``augment``: "host" renders samples by OpenCV, "device" by tensors where the data set lives on the device (that works on a
     CPU too, more slowly); "auto" is "device" on a GPU that has room for it. ``precision`` of the network in training is fp32,
     bf16, fp16 or "auto" (``detector.precision``). ``compile`` runs the network through torch.compile: minutes that only long
-    trainings earn back.
+    trainings earn back. ``team``: the processes that train together, each on its share of every batch; ``sync_norms``
+    lets their batch norms see the whole batch (GPUs alone: PyTorch has no such norm on a CPU).
     """
 
     device: str = "cpu"
     augment: str = "auto"
     precision: str = "auto"
     compile: bool = False
+    sync_norms: bool = False
+    team: Team = ALONE
 
     def __post_init__(self) -> None:
         """Raises ValueError, one line, naming the option and what it may be."""
         for name, known in (("augment", AUGMENT), ("precision", precision.PRECISIONS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, which is unknown; known: {', '.join(known)}")
+
+        if self.sync_norms and (self.kind != "cuda" or self.team.size == 1):
+            raise ValueError("sync_norms needs several processes, each on a GPU; leave it out")
 
     @property
     def kind(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from detector import anchors, checkpoint, optim
 from detector.batches import Show, batches_per_epoch, training_batches
@@ -43,8 +46,8 @@ Keep = Callable[[Path, int], None]
 class Training:
     """What a training leaves: its last evaluation, wall ``seconds``, the hash of the data, and the averaged ``model``.
 
-    ``metrics`` holds precision, recall, f1, conf, map50, map50_95, val_box, val_obj and val_cls. ``unmatched`` names the
-    tensors that the scenario's weights did not fill.
+    ``metrics`` holds precision, recall, f1, conf, map50, map50_95, val_box, val_obj and val_cls; it is empty in the processes
+    of a team that do not lead. ``unmatched`` names the tensors that the scenario's weights did not fill.
     """
 
     metrics: dict[str, float]
@@ -80,10 +83,13 @@ def train(
     Raises:
         DataError: the data set or the weights cannot be used; OtherTraining: a checkpoint there is of another training.
         TrainingDiverged: the loss became NaN or infinite.
-        ValueError: the hyp set is of another lineage than the scenario.
+        ValueError: the hyp set is of another lineage than the scenario, or the batch is no multiple of the team's size.
     """
     if hyp.lineage != scenario.lineage:
         raise ValueError(f"the hyp set is of lineage {hyp.lineage}, base.lineage is {scenario.lineage}; make them equal")
+    team = execution.team
+    if scenario.batch % team.size:
+        raise ValueError(f"base.batch is {scenario.batch}, which {team.size} processes cannot share; make it a multiple")
     started = time.perf_counter()
     cv2.setNumThreads(torch.get_num_threads())  # a second thread on a core that is taken costs more than it gives
     pictures = load_cached(scenario.data, scenario.imgsz)
@@ -102,7 +108,6 @@ def train(
     stages = {size: _stage(hyp, scenario, size, model, device, on_device) for size in sizes}
     judge = stages[scenario.imgsz].loss
     scaler = torch.amp.GradScaler(execution.kind, enabled=execution.scaled)
-    network = _compiled(model, execution) if execution.compile else model
     look_every = 1 if execution.kind == "cpu" else LOOK_EVERY
 
     kept, place = None, Place()
@@ -113,11 +118,12 @@ def train(
     if place.scaler:
         scaler.load_state_dict(place.scaler)
     sums = place.sums.to(device)
+    network = _network(model, execution)
     started -= place.seconds
 
     def keep(epoch_ends: bool = False, now: bool = False) -> None:
         # Gradients that wait for their step are not written: the checkpoint waits with them.
-        if kept is not None and (now or kept.due(epoch_ends)) and not pending:
+        if kept is not None and team.leads and (now or kept.due(epoch_ends)) and not pending:
             place.steps, place.seconds, place.sums = average.steps, time.perf_counter() - started, sums
             place.scaler = scaler.state_dict()
             on_checkpoint(kept.save(place, model, average, optimizer), place.epoch)
@@ -127,21 +133,25 @@ def train(
         model.train()
         size = scenario.size_at(epoch)
         stage = stages[size]
+        share = (team.rank, team.size)
         for batch in training_batches(
-            stage.pictures, hyp, size, scenario.batch, scenario.rect, seed, epoch, place.batch, stage.show
+            stage.pictures, hyp, size, scenario.batch, scenario.rect, seed, epoch, place.batch, stage.show, share
         ):
             rates = schedule.at(place.iteration)
             optim.apply(optimizer, rates)
+            steps = pending + 1 >= rates.accumulate or place.iteration + 1 == schedule.total
             images = batch.images.to(device, non_blocking=True).float() / 255
-            with execution.autocast():
-                maps = network(images)
-            loss, parts = stage.loss(maps, batch.targets.to(device, non_blocking=True))
-            scaler.scale(loss).backward()
+            with contextlib.nullcontext() if steps or team.size == 1 else network.no_sync():
+                with execution.autocast():
+                    maps = network(images)
+                loss, parts = stage.loss(maps, batch.targets.to(device, non_blocking=True))
+                # A loss grows with its share of the batch and processes average their gradients: times their number is the sum.
+                scaler.scale(loss * team.size).backward()
             place.iteration, place.batch, pending = place.iteration + 1, place.batch + 1, pending + 1
-            sums += parts
+            sums += team.mean(parts)
             if place.iteration % look_every == 0 or place.batch == per_epoch:
                 _diverged(sums, epoch, place.iteration)
-            if pending >= rates.accumulate or place.iteration == schedule.total:
+            if steps:
                 scaler.unscale_(optimizer)
                 torch.nn.utils.clip_grad_norm_(model.parameters(), MOST_GRADIENT, foreach=True)
                 scaler.step(optimizer)
@@ -151,19 +161,21 @@ def train(
                 pending = 0
             keep()
             try:
-                progress(place.iteration / schedule.total)
+                if team.leads:
+                    progress(place.iteration / schedule.total)
             except BaseException:
                 keep(now=True)
                 raise
         metrics = dict(zip(("train_box", "train_obj", "train_cls"), (sums / per_epoch).tolist(), strict=True))
         metrics["lr"] = schedule.at(place.iteration - 1).lr
         last = epoch == scenario.epochs - 1
-        if last or (scenario.val_every and (epoch + 1) % scenario.val_every == 0):
+        if team.leads and (last or (scenario.val_every and (epoch + 1) % scenario.val_every == 0)):
             place.final = evaluate(average.model, judge, pictures.val, 2 * scenario.batch, device, on_device)
             if not all(np.isfinite(v) for v in place.final.values()):
                 raise TrainingDiverged(f"the validation loss is not finite after epoch {epoch}")
             metrics |= place.final
-        report(epoch, metrics)
+        if team.leads:
+            report(epoch, metrics)
         place.epoch, place.batch = epoch + 1, 0
         sums.zero_()
         keep(epoch_ends=True)
@@ -222,9 +234,18 @@ def _stage(hyp: Hyperparameters, scenario: Scenario, size: int, model: Detector,
     return _Stage(shown, lineage_loss(model, hyp, size, fixed=on_device), show)
 
 
-def _compiled(model: Detector, execution: Execution) -> Callable[[torch.Tensor], list[torch.Tensor]]:
-    """The model as one program; on a GPU recorded once and replayed without the host (shapes are fixed, but with ``rect``)."""
-    return torch.compile(model, dynamic=False, mode="reduce-overhead" if execution.kind == "cuda" else None)
+def _network(model: Detector, execution: Execution) -> Any:
+    """What images go through: the model itself, compiled or shared with a team where ``execution`` says so."""
+    network: Any = model
+    if execution.sync_norms:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    if execution.compile:
+        # On a GPU recorded once and replayed without the host: shapes are fixed, but with ``rect``.
+        network = torch.compile(network, dynamic=False, mode="reduce-overhead" if execution.kind == "cuda" else None)
+    if execution.team.size > 1:
+        # Batch-norm statistics stay each process's own; those of rank 0 are averaged, evaluated and kept.
+        network = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return network
 
 
 def _diverged(sums: torch.Tensor, epoch: int, iteration: int) -> None:
