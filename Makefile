@@ -7,7 +7,7 @@ RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test demo bench-train bench-race chaos chaos-short check check-containers clean
+.PHONY: help setup lint format test demo bench-train bench-race fuzz chaos chaos-short check check-containers clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ chaos-short: $(DEV_STAMP) ## The fault campaign, small: 1 000 candidates, 20 wor
 chaos: $(DEV_STAMP) ## The fault campaign: 10 000 candidates, 200 workers, kills of everything; then the long forms of the fault tests
 	$(BIN)/python -m benchmarks.chaos --long --json runs/chaos.json
 	HYPEVOLVE_LONG_TESTS=1 $(BIN)/python -m pytest tests/integration/test_protocol_model.py
+
+fuzz: $(DEV_STAMP) ## 10 000 requests made from the served OpenAPI with each scope
+	$(BIN)/python -m benchmarks.fuzz_api --cases 10000 --json runs/schemathesis.json
 
 check: lint test ## What has to pass before a change lands
 

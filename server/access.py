@@ -13,11 +13,11 @@ import contextlib
 import ipaddress
 import time
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Security
-from fastapi.routing import APIRoute
+from fastapi.routing import iter_route_contexts
 from fastapi.security import APIKeyCookie, HTTPBearer
 from sqlalchemy import Connection, text
 
@@ -182,7 +182,7 @@ def needs(scope: Scope) -> Any:
         caller = acting.get()
         if scope not in caller.scopes:
             held = ", ".join(sorted(caller.scopes))
-            raise Forbidden("scope", f"this needs a token of scope {scope}; '{caller.name}' may only {held}")
+            raise Forbidden("scope", f"this needs a token of scope {scope}; that of '{caller.name}' is {held}")
         if caller.campaigns is not None:
             await _hold_to_campaigns(request, caller)
 
@@ -217,22 +217,31 @@ async def _belongs(request: Request, query: str, value: str, caller: Caller) -> 
     return campaign is not None and caller.may_see(campaign)
 
 
+class Address(NamedTuple):
+    """A method and a path that the application answers, with the scope that it needs, None where it names none."""
+
+    method: str
+    path: str
+    scope: Scope | None
+
+
+def addresses(app: FastAPI) -> list[Address]:
+    """Everything that the application answers, static files apart."""
+    found = []
+    for context in iter_route_contexts(app.routes):
+        depends = getattr(context.original_route, "dependencies", [])
+        scopes = [scope for d in depends if (scope := getattr(d.dependency, "scope", None)) is not None]
+        for method in sorted(context.methods or ()):
+            found.append(Address(method, str(context.path), scopes[0] if scopes else None))
+    return found
+
+
 def require_scopes(app: FastAPI, open_paths: frozenset[str]) -> None:
     """Hold every route to naming its scope, when the application is put together.
 
     Raises:
         RuntimeError: names the routes that do not.
     """
-    bare = [
-        f"{','.join(sorted(route.methods or ()))} {route.path}"
-        for route in app.routes
-        if isinstance(route, APIRoute) and route.path not in open_paths and scope_of(route) is None
-    ]
+    bare = [f"{a.method} {a.path}" for a in addresses(app) if a.scope is None and a.path not in open_paths]
     if bare:
         raise RuntimeError(f"a route without a scope: {', '.join(bare)}; add dependencies=[needs(…)] to its decorator")
-
-
-def scope_of(route: APIRoute) -> Scope | None:
-    """The scope that a route needs; None where it is open."""
-    found = (getattr(depends.dependency, "scope", None) for depends in route.dependencies)
-    return next((scope for scope in found if scope is not None), None)

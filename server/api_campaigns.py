@@ -178,12 +178,18 @@ async def insight(request: Request, name: str) -> messages.Insight:
     return await coordinator.drawing(lambda: insights.report(material))
 
 
+def _file(media_type: str) -> dict[str, Any]:
+    """How a route describes that it answers a file."""
+    content = {media_type: {"schema": {"type": "string"}}}
+    return {"response_class": Response, "responses": {200: {"content": content}}, "dependencies": [needs("read")]}
+
+
 def _rows(connection: Connection, name: str) -> tuple[Campaign, list[result_files.ResultRow]]:
     row = campaigns.find(connection, name)
     return Campaign.from_document(row.document), list(candidates.finished(connection, row.id))
 
 
-@router.get("/campaigns/{name}/hyp_evolved.yaml", response_class=PlainTextResponse, dependencies=[needs("read")])
+@router.get("/campaigns/{name}/hyp_evolved.yaml", **_file("application/yaml"))
 async def hyp_evolved(request: Request, name: str) -> Any:
     """The best hyp set so far, as the file that `train.py --hyp` takes."""
     campaign, rows = await _store(request, lambda c: _rows(c, name))
@@ -194,21 +200,21 @@ async def hyp_evolved(request: Request, name: str) -> Any:
     return PlainTextResponse(body, media_type="application/yaml")
 
 
-@router.get("/campaigns/{name}/evolve.csv", response_class=PlainTextResponse, dependencies=[needs("read")])
+@router.get("/campaigns/{name}/evolve.csv", **_file("text/csv"))
 async def evolve_csv(request: Request, name: str) -> Any:
     """Every done candidate in yolov5's `evolve.csv` layout, by number."""
     campaign, rows = await _store(request, lambda c: _rows(c, name))
     return PlainTextResponse(result_files.evolve_csv(campaign.space, rows), media_type="text/csv")
 
 
-@router.get("/campaigns/{name}/evolve.txt", response_class=PlainTextResponse, dependencies=[needs("read")])
+@router.get("/campaigns/{name}/evolve.txt", **_file("text/plain"))
 async def evolve_txt(request: Request, name: str) -> Any:
     """Every done candidate in the older `evolve.txt` layout of its lineage: no header, the fittest first."""
     campaign, rows = await _store(request, lambda c: _rows(c, name))
     return PlainTextResponse(result_files.evolve_txt(campaign.space, rows, campaign.lineage))
 
 
-@router.get("/campaigns/{name}/tune_results.ndjson", response_class=PlainTextResponse, dependencies=[needs("read")])
+@router.get("/campaigns/{name}/tune_results.ndjson", **_file("application/x-ndjson"))
 async def tune_results(request: Request, name: str) -> Any:
     """Every done candidate as a line of ultralytics' `tune_results.ndjson`."""
     campaign, rows = await _store(request, lambda c: _rows(c, name))
@@ -216,7 +222,7 @@ async def tune_results(request: Request, name: str) -> Any:
     return PlainTextResponse(body, media_type="application/x-ndjson")
 
 
-@router.get("/campaigns/{name}/evolve.png", response_class=Response, dependencies=[needs("read")])
+@router.get("/campaigns/{name}/evolve.png", **_file("image/png"))
 async def evolve_picture(request: Request, name: str) -> Any:
     """A panel per gene: value against fitness, colour = density, the best marked."""
     coordinator = coordinator_of(request)

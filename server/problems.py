@@ -9,6 +9,8 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import iter_route_contexts
+from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 
 from evolution.problems import InvalidCampaign
@@ -74,8 +76,10 @@ def install(app: FastAPI) -> None:
                 return await pages.problem(request, 404, detail)
             return _document(path, 404, "no-such-address", detail)
         if error.status_code == 405:
-            detail = f"{path} does not take {request.method}; it takes {headers.get('Allow', headers.get('allow', 'others'))}"
-            return _document(path, 405, "method", detail, headers=headers)
+            taken = ", ".join(sorted(_methods(request)))
+            return _document(
+                path, 405, "method", f"{path} does not take {request.method}; it takes {taken}", headers={"Allow": taken}
+            )
         if error.status_code == 400:  # FastAPI's word for a body that is no JSON
             return _document(path, 422, "not-json", "the body is not JSON; the API is described at /docs")
         return _document(path, error.status_code, "http", str(error.detail), headers=headers)
@@ -87,6 +91,15 @@ def install(app: FastAPI) -> None:
         log.error("%s %s failed", request.method, route, exc_info=error)
         detail = "the coordinator made a mistake; its log has the details. The same request may be repeated"
         return _document(request.url.path, 500, "internal", detail)
+
+
+def _methods(request: Request) -> set[str]:
+    """What an address takes: Starlette names the methods of the first route alone."""
+    path = get_route_path(request.scope)
+    fits = [
+        c for c in iter_route_contexts(request.app.routes) if (regex := getattr(c, "path_regex", None)) and regex.match(path)
+    ]
+    return {method for context in fits for method in context.methods or ()}
 
 
 def _document(

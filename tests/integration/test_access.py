@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from fastapi import APIRouter
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -307,9 +308,12 @@ def test_a_cookie_of_another_coordinator_does_no_harm_where_none_is_needed(coord
 def test_an_application_with_a_route_without_a_scope_does_not_start(database: Database) -> None:
     app = create_app(database)
 
-    @app.get("/api/v1/forgotten")
+    router = APIRouter()
+
+    @router.get("/forgotten")
     def forgotten() -> None:
         pass
 
+    app.include_router(router, prefix="/api/v1")
     with pytest.raises(RuntimeError, match=r"GET /api/v1/forgotten; add dependencies=\[needs"):
         access.require_scopes(app, frozenset())
