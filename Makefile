@@ -7,7 +7,7 @@ RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test demo bench-train bench-race fuzz chaos chaos-short check check-containers clean
+.PHONY: help setup lint format test demo bench-train bench-race bench-search fuzz chaos chaos-short check check-containers clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -56,6 +56,16 @@ chaos: $(DEV_STAMP) ## The fault campaign: 10 000 candidates, 200 workers, kills
 
 fuzz: $(DEV_STAMP) ## 10 000 requests made from the served OpenAPI with each scope
 	$(BIN)/python -m benchmarks.fuzz_api --cases 10000 --json runs/schemathesis.json
+
+# Peers play where they are installed: pip install -c constraints.txt -e '.[peers]'
+SEARCH := OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.search
+PEERS := cma-es,ultralytics-2025,yolov3-2020 method=2 parent=weighted,cmaes-sep,optuna-tpe,optuna-cmaes,nevergrad-TBPSA,prototype
+
+bench-search: $(RUN_STAMP) ## The tables of strategies in docs/STRATEGIES.md; resumes, takes an hour or two of one core
+	mkdir -p runs
+	$(SEARCH) --ids 77000:77020 --strategies "hybrid,prototype,yolov5-2021,cma-es" --runs runs/search-fresh.jsonl --record docs/results/search-fresh.json
+	$(SEARCH) --ids 1000:1020 --seeds 1 --strategies "hybrid,yolov5-2021,$(PEERS)" --runs runs/search-public.jsonl --record docs/results/search-public.json
+	-$(SEARCH) --recorded public --workers 8 --strategies "hybrid,yolov5-2021,$(PEERS)" --runs runs/search-recorded.jsonl --record docs/results/search-recorded.json
 
 check: lint test ## What has to pass before a change lands
 

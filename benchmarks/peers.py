@@ -7,7 +7,6 @@ name                                   what                                     
 ``cmaes-sep``, ``cmaes-full``          CMA-ES in the unit cube, sigma 0.1, from the start     cmaes
 ``optuna-tpe``, ``-cmaes``, ``-gp``    samplers on the genes themselves, log where they say   optuna
 ``nevergrad-NAME``                     an optimizer of its registry, in the unit cube         nevergrad
-``smac``                               SMAC3's facade for hyperparameters                     smac
 =====================================  =====================================================  ==================
 
 A failed training is told as fitness 0, or as a failure where the library has a word for it.
@@ -15,10 +14,8 @@ A failed training is told as fitness 0, or as a failure where the library has a 
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
-import tempfile
 import warnings
 from collections.abc import Mapping
 from importlib import import_module
@@ -190,34 +187,6 @@ class Nevergrad(Peer):
             self._optimizer.tell(self._asked.pop(number), 0.0 if math.isnan(fitness) else -fitness)
 
 
-class Smac(Peer):
-    """SMAC3's facade for hyperparameters, its initial design with the start in it."""
-
-    def __init__(self, space: Space, seed: int, workers: int) -> None:
-        super().__init__(space, seed, workers)
-        logging.getLogger("smac").setLevel(logging.CRITICAL)
-        spaces, smac = import_module("ConfigSpace"), import_module("smac")
-        genes = spaces.ConfigurationSpace(seed=self._seed)
-        for gene in space:
-            log = gene.scale == "log" and gene.lower > 0
-            genes.add(spaces.Float(gene.name, (gene.lower, gene.upper), default=gene.start, log=log))
-        scenario = smac.Scenario(
-            genes, n_trials=BUDGET + 10, seed=self._seed, deterministic=True, output_directory=Path(tempfile.mkdtemp())
-        )
-        facade = smac.HyperparameterOptimizationFacade
-        start = genes.get_default_configuration()
-        design = facade.get_initial_design(scenario, n_configs=15, additional_configs=[start])
-        self._smac = facade(scenario, lambda config, seed=0: 0.0, initial_design=design, overwrite=True, logging_level=False)
-        self._value = import_module("smac.runhistory.dataclasses").TrialValue
-
-    def ask(self, number: int) -> dict[str, float]:
-        self._asked[number] = trial = self._smac.ask()
-        return {name: float(value) for name, value in dict(trial.config).items()}
-
-    def _learn(self, number: int, fitness: float) -> None:
-        self._smac.tell(self._asked.pop(number), self._value(cost=0.0 if math.isnan(fitness) else -fitness), save=False)
-
-
 _KINDS: dict[str, type[Peer] | type[Prototype]] = {
     "prototype": Prototype,
     "cmaes-sep": CmaEs,
@@ -225,7 +194,6 @@ _KINDS: dict[str, type[Peer] | type[Prototype]] = {
     "optuna-tpe": Optuna,
     "optuna-cmaes": OptunaCmaEs,
     "optuna-gp": OptunaGp,
-    "smac": Smac,
 }
 NAMES = (*_KINDS, "nevergrad-NGOpt", "nevergrad-TBPSA", "nevergrad-TwoPointsDE")
 

@@ -174,6 +174,7 @@ class _View:
         start = self.points[leader]
         lower, upper = box(model, start, ASCENT_WIDTH)
         moved = rng.random(len(start)) < ASCENDING
+        moved |= not moved.any()  # few genes: all rather than none
         lower, upper = np.where(moved, lower, start), np.where(moved, upper, start)
         found = climb(self._bound(model, ASCENT_CAUTION), start[None], lower, upper, iterations=15)
         return Proposal(self.cube.hyp(found), (int(self.numbers[leader]),))

@@ -263,6 +263,14 @@ def test_ascents_go_up_and_differ():
     assert len({tuple(one.hyp.values()) for one in bred}) == 6
 
 
+def test_a_single_gene_ascends_too():
+    space = Space((Gene("g", 0.2, 1, 0, 1),))
+    rows = [Row(n, {"g": x}, 0.5 - (x - 0.7) ** 2) for n, x in enumerate(np.linspace(0.05, 0.95, 30).round(3).tolist())]
+    history = History.select(62, HYBRID.needs, rows)
+    bred = [HYBRID.propose(space, history, candidate_rng(seed, 62)) for seed in range(12)]
+    assert all(one.hyp["g"] != rows[one.parents[0]].hyp["g"] for one in bred)
+
+
 def test_candidates_in_training_are_not_proposed_again():
     space = lineage_space()
     rows = evolve(space, 60)
