@@ -190,7 +190,7 @@ def _evolve(top: Section, space: Space | None) -> dict[str, Any]:
     same_seed = section.flag("same_seed", False)
     fields = {"strategy": name, "options": {}, "seed": seed, "same_seed": same_seed}
     try:
-        strategy = create(name, {str(key): value for key, value in section.rest().items()})
+        strategy = create(name, json_value(top.findings, section.rest(), section.path))
     except OptionError as error:
         section.fault(error.option, error.fault, error.remedy)
         return fields

@@ -88,6 +88,15 @@ def validate(context: typer.Context, campaign: CampaignPath) -> None:
     offline.validate(context.obj, campaign)
 
 
+@app.command("check-strategy")
+def check_strategy(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="STRATEGY", help="A name as in evolve.strategy, such as own:mine.")],
+) -> None:
+    """Hold a strategy to what a coordinator relies on, before a campaign does."""
+    offline.check_strategy(context.obj, name)
+
+
 @app.command()
 def create(context: typer.Context, campaign: CampaignPath) -> None:
     """Create a campaign at the coordinator. The same file again changes nothing."""

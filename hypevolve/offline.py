@@ -155,3 +155,29 @@ def data_words(told: dict[str, Any]) -> str:
     parts = [f"{told['images']} training and {told['val_images']} validation images", f"{len(told['classes'])} classes"]
     parts += [f"{outlines} polygons", f"{told['iterations']} iterations a training"]
     return f"data: {', '.join(parts)}"
+
+
+def check_strategy(output: Output, name: str) -> None:
+    """Print each promise that a strategy must keep, and whether it does.
+
+    Raises:
+        CommandFailed: the strategy is not here, or breaks a promise.
+    """
+    programs.require("server")
+    from server.strategies import create
+    from server.strategy_check import check
+
+    try:
+        strategy = create(name, {})
+    except ValueError as error:
+        raise CommandFailed(str(error), USAGE) from None
+    found = list(check(strategy, name))
+    broken = [(promise, fault) for promise, fault in found if fault]
+    if output.json:
+        output.document(
+            {"strategy": name, "promises": [{"promise": promise, "fault": fault or None} for promise, fault in found]}
+        )
+    else:
+        output.table([{"promise": promise, "kept": fault or "yes"} for promise, fault in found], ("promise", "kept"))
+    if broken:
+        raise CommandFailed(f"{name} breaks {len(broken)} of {len(found)} promises; first: {broken[0][0]}: {broken[0][1]}")

@@ -12,8 +12,9 @@ from sqlalchemy import Connection, text
 
 from evolution import result_files
 from evolution.campaign import Campaign
+from evolution.strategy import OptionError
 from hypevolve import messages
-from server import campaigns, candidates, events, insights
+from server import campaigns, candidates, events, insights, strategies
 from server.access import needs
 from server.caller import VISIBLE, acting, visible
 from server.coordinator import coordinator_of
@@ -62,6 +63,7 @@ async def create(request: Request, response: Response) -> messages.Campaign:
     body = await request.body()
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     campaign = _parse(body, kind)
+    _strategy_is_here(campaign)
     if not acting.get().may_see(campaign.name):
         raise Forbidden(
             "bound", f"this token is bound to {', '.join(acting.get().only or [])}; '{campaign.name}' is none of them"
@@ -75,6 +77,14 @@ async def create(request: Request, response: Response) -> messages.Campaign:
     coordinator_of(request).watch.stir()
     response.status_code = 201 if new else 200
     return summary
+
+
+def _strategy_is_here(campaign: Campaign) -> None:
+    """Raises Invalid where the campaign's strategy cannot be loaded by this coordinator."""
+    try:
+        strategies.create(campaign.strategy, campaign.options)
+    except OptionError as error:
+        raise Invalid("strategy", f"evolve.{error}") from error
 
 
 def _parse(body: bytes, kind: str) -> Campaign:

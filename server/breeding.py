@@ -34,13 +34,13 @@ from evolution.strategy import (
     Strategy,
     Wait,
     candidate_rng,
-    create,
 )
 from hypevolve import messages
 from hypevolve.hashes import hyp_hash
 from server import events, leases
 from server.campaigns import HALTED
 from server.database import Database
+from server.strategies import create
 
 MAX_DRAWS = 100  # for a child nobody has trained; a space with fewer points than candidates must repeat some in the end
 TOGETHER = 32  # asks that are bred for at once

@@ -74,11 +74,13 @@ def test_the_budget_may_grow_and_not_fall_below_what_is_bred(api: Any) -> None:
     assert api.http.patch("/api/v1/campaigns/toy", json={"candidates": 2}).status_code == 409
 
 
-STRATEGIES = [name for name in NAMES if name != "yolov5-2024"]
+STRATEGIES = [*(name for name in NAMES if name != "yolov5-2024"), "optuna:tpe"]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_breeds_a_campaign_and_each_child_again(api: Any, strategy: str) -> None:
+    if strategy.startswith("optuna"):
+        pytest.importorskip("optuna", reason="NO OPTUNA: install the extra hypevolve[optuna]")
     api.create(candidates=12, evolve={"strategy": strategy, "seed": 3}, retries=0)
     first = api.ask(n=3)  # some are in training, one fails, results come out of order
     api.fail(first[1])
@@ -135,3 +137,10 @@ def test_choices_are_words_for_everybody_but_the_strategy(api: Any, strategy: st
     assert {gene["name"]: gene["value"] for gene in page} == best
     assert api.http.get("/c/toy").status_code == api.http.get("/c/toy/sheet.png").status_code == 200
     assert api.http.get(f"/c/toy/candidates/{23}").status_code == 200
+
+
+def test_a_strategy_that_is_not_here_is_refused_by_name(api: Any) -> None:
+    document = {"name": "toy", "base": {"epochs": 1}, "evolve": {"strategy": "own:nobody"}}
+    answer = api.http.post("/api/v1/campaigns", json=document)
+    assert answer.status_code == 422
+    assert "no package here has a strategy 'nobody'; none is installed" in answer.json()["detail"]

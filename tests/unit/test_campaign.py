@@ -195,8 +195,8 @@ def test_rows_of_earlier_evolutions():
             "campaign.yaml:3 hyp: no file 'other.yaml'; give a path that starts at the campaign file's folder",
         ),
         (
-            MINIMAL + "evolve: {strategy: 'optuna:tpe'}\n",
-            "campaign.yaml:3 evolve.strategy: 'optuna:tpe' is not in this version; available: hybrid",
+            MINIMAL + "evolve: {strategy: optuna}\n",
+            "campaign.yaml:3 evolve.strategy: 'optuna' is unknown; available: hybrid, yolov3-2019",
         ),
         (
             MINIMAL + "evolve: {strategy: yolov5-2021, parent: both}\n",
