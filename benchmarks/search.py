@@ -29,7 +29,7 @@ import yaml
 from benchmarks import peers, record, recorded
 from benchmarks.landscapes import Landscape
 from benchmarks.simulation import CURVE, Evolution, Player, Problem, Run, gain, run, seed_of
-from evolution.strategy import NAMES, Strategy, create
+from evolution.strategy import NAMES, OptionError, Strategy, create
 
 MULTIPLYING = ("yolov5-2021", "yolov3-2020")  # their gains say which genes can move; for the others every gene can
 
@@ -118,6 +118,25 @@ def _as_words(trainings: float | None) -> str:
     return f", its final gain reached at {trainings:.0f}" if trainings else ""
 
 
+def table(results: Sequence[dict[str, Any]]) -> list[str]:
+    """The results as a table in Markdown, a row for each strategy."""
+    workers = sorted({result["workers"] for result in results})
+    found = {(result["strategy"], result["workers"]): result for result in results}
+    middle = 8 if 8 in workers else workers[0]
+    counts = ", ".join(results[0]["regret"])
+    heads = ["strategy", *(f"gain W={w}" for w in workers), f"median regret W={middle} at {counts}"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name in dict.fromkeys(result["strategy"] for result in results):
+        cells = [name]
+        for w in workers:
+            one = found.get((name, w))
+            cells.append("{:.2f} [{:.2f}, {:.2f}]".format(one["mean_gain"], *one["interval"]) if one else "–")
+        one = found.get((name, middle))
+        cells.append(", ".join(f"{value:.2f}" for value in one["regret"].values()) if one else "–")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 class Runs:
     """Finished campaigns, each a line of a file where one is given, so that a table can be made in several sittings."""
 
@@ -147,9 +166,17 @@ class Runs:
         return done
 
 
+def _ids(text: str) -> range:
+    first, _, end = text.partition(":")
+    try:
+        return range(int(first), int(end))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no range; write it as 1000:1020") from None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ids", default="1000:1020", help="first:end of the landscapes")
+    parser.add_argument("--ids", type=_ids, default="1000:1020", help="first:end of the landscapes")
     parser.add_argument("--recorded", choices=recorded.HALVES, help="recorded trainings instead of landscapes")
     parser.add_argument("--workers", default="1,8,64")
     parser.add_argument("--seeds", type=int, default=3)
@@ -165,12 +192,18 @@ def main() -> None:
         except (ImportError, FileNotFoundError) as error:
             sys.exit(f"no recorded trainings: {error}; they need onnxruntime and {recorded.DATA}")
     else:
-        first, _, end = arguments.ids.partition(":")
-        problems = [Landscape(number) for number in range(int(first), int(end))]
+        problems = [Landscape(number) for number in arguments.ids]
+    names = arguments.strategies.split(",")
+    try:
+        for name in names:
+            if name not in peers.NAMES:
+                parse(name)
+    except OptionError as error:
+        sys.exit(str(error))
     runs = Runs(arguments.runs)
     results: list[dict[str, Any]] = []
     for workers in (int(text) for text in arguments.workers.split(",")):
-        for name in arguments.strategies.split(","):
+        for name in names:
             try:
                 done = [runs.of(name, workers, problem, seed) for problem in problems for seed in range(1, arguments.seeds + 1)]
             except ImportError as error:
@@ -185,8 +218,9 @@ def main() -> None:
                 f"  regret {regret}  failed {one['failed']:.1f}  {one['ms_per_candidate']:.1f} ms  {one['runs']} runs",
                 flush=True,
             )
-    for line in leads(results):
-        print(line)
+    if not results:
+        sys.exit("none of the strategies could be run here")
+    print("\n".join([*leads(results), "", *table(results)]))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if arguments.record:

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import recorded
 from benchmarks.landscapes import Landscape
-from benchmarks.search import Runs, interval, leads, parse, player, reached, summary
+from benchmarks.search import Runs, interval, leads, parse, player, reached, summary, table
 from benchmarks.simulation import run
 
 BED = Path(__file__).parents[3] / "shared" / "bench" / "search"
@@ -133,6 +133,8 @@ def test_intervals_and_leads():
     assert results[0]["runs"] == 2
     assert set(results[0]) >= {"strategy", "workers", "mean_gain", "regret", "runs"}
     assert leads(results)[0].startswith("W=2   random - cma-es")
+    assert [line.count("|") for line in table(results)] == [4, 4, 4, 4]
+    assert table(results)[2].startswith(f"| random | {results[0]['mean_gain']:.2f} [")
 
 
 def test_regression_gate():
