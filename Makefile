@@ -5,9 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
+OPTUNA_STAMP := .venv-peers/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test demo bench-train bench-race bench-search fuzz chaos chaos-short check check-containers clean
+.PHONY: help setup lint format test demo bench-train bench-service bench-service-large bench-race bench-search fuzz chaos \
+	chaos-short check check-containers clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -66,6 +68,18 @@ bench-search: $(RUN_STAMP) ## The tables of strategies in docs/STRATEGIES.md; re
 	$(SEARCH) --ids 77000:77020 --strategies "hybrid,prototype,yolov5-2021,cma-es" --runs runs/search-fresh.jsonl --record docs/results/search-confirm.json
 	$(SEARCH) --ids 1000:1020 --seeds 1 --strategies "hybrid,yolov5-2021,$(PEERS)" --runs runs/search-public.jsonl --record docs/results/search-public.json
 	-$(SEARCH) --recorded public --workers 8 --strategies "hybrid,yolov5-2021,$(PEERS)" --runs runs/search-recorded.jsonl --record docs/results/search-recorded.json
+
+$(OPTUNA_STAMP): Makefile
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check optuna==5.0.0 psycopg2-binary==2.9.13 cmaes==0.13.1
+	touch $@
+
+bench-service: $(RUN_STAMP) $(OPTUNA_STAMP) ## Ask and tell against Optuna's RDB storage, at 0 to 10^4 candidates; ours to 10^6
+	$(BIN)/python -m benchmarks.service --rows 0,1000,10000,1e5,1e6 --clients 1,8,32 --seconds 10 --json docs/results/service.json
+
+bench-service-large: $(RUN_STAMP) ## The same of ours at 10^7 candidates, in runs/
+	mkdir -p runs
+	$(BIN)/python -m benchmarks.service --rows 1e7 --strategies yolov5-2021 --samplers '' --folder runs/bench-service-large
 
 check: lint test ## What has to pass before a change lands
 
