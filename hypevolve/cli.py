@@ -24,7 +24,7 @@ from hypevolve.run import run as evolve
 
 URL = "http://127.0.0.1:8080"
 PIPE_CLOSED = 141  # what a shell says of a program that SIGPIPE ended
-PASSED_ON = ("serve", "worker")  # what follows these belongs to another program
+PASSED_ON = ("serve", "worker", "db")  # what follows these belongs to another program
 
 app = typer.Typer(
     name="hypevolve",
@@ -204,6 +204,15 @@ def serve(context: typer.Context) -> None:
     from server.__main__ import main as server
 
     raise typer.Exit(server(context.args))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def db(context: typer.Context) -> None:
+    """Back up or restore the coordinator's database: backup FILE, restore FILE, new-epoch (all: hypevolve db --help)."""
+    programs.require("server")
+    from server.__main__ import main as server
+
+    raise typer.Exit(server(["db", *context.args]))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)

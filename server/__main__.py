@@ -20,7 +20,7 @@ from types import FrameType
 
 import uvicorn
 
-from server import settings, token_command, tokens
+from server import database_command, settings, token_command, tokens
 from server.access import OpenTo, is_loopback
 from server.app import create_app
 from server.artifacts import ArtifactStore
@@ -69,12 +69,14 @@ class _Server(uvicorn.Server):
 
 
 def main(arguments: list[str]) -> int:
-    """Serve, or make a token. Returns the exit code.
+    """Serve, make a token, or care for the database. Returns the exit code.
 
     0 after SIGTERM, 1 where the database cannot be used, 2 where the port is taken or would let everybody in.
     """
     if arguments[:1] == ["token"]:
         return token_command.main(arguments[1:], os.environ)
+    if arguments[:1] == ["db"]:
+        return database_command.main(arguments[1:], os.environ)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     asked = settings.read(arguments, os.environ)
@@ -90,7 +92,7 @@ def main(arguments: list[str]) -> int:
         postgres = None if asked.database_url else EmbeddedPostgres(asked.folder, pg_bin=asked.pg_bin)
         try:
             url = asked.database_url or opened.enter_context(postgres).url  # type: ignore[arg-type]
-            migrate(url)
+            migrate(url, wait_s=asked.db_wait)
             artifacts = ArtifactStore(asked.artifacts or str(asked.folder.resolve() / "artifacts"))
             database = opened.enter_context(contextlib.closing(Database(url)))
         except (PostgresUnavailable, Unavailable, ValueError) as error:

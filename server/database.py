@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import alembic.command
 import alembic.config
 import psycopg2
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine import URL, Engine, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
@@ -33,10 +35,12 @@ _NOT_NOW = {"57P01", "57P02", "57P03", "53300", "53100", "25006", "57014"}
 _TRIES = 5
 
 _UNIQUE_VIOLATION = "23505"
+_NO_RIGHT = "42501"
 
 _MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 _MIGRATION_LOCK = 7_290_451
 STARTING_S = 30.0  # a database that says it is starting up is waited for
+LOCKED_S = 60.0  # a migration tries again for so long where others hold locks
 
 
 def parse_url(url: str) -> URL:
@@ -223,39 +227,66 @@ def _reason(error: DBAPIError) -> str:
     return lines[0].strip() if lines else type(error.orig).__name__
 
 
-def migrate(url: str) -> None:
+def migrate(url: str, *, wait_s: float = 0.0) -> None:
     """Bring the schema to the newest revision; any number of coordinators may do so at once (advisory lock).
+
+    A role without the right to change the schema is enough where there is nothing to change. A schema newer than this program,
+    of a coordinator that has been updated already, is left as it is: revisions only add what older programs ignore.
+
+    Args:
+        url: of the database.
+        wait_s: how long a database that cannot be reached is waited for.
 
     Raises:
         Unavailable: the database cannot be reached or refuses; names the reason and the remedy.
         ValueError: the URL is no PostgreSQL URL.
     """
     engine = create_engine(parse_url(url), poolclass=NullPool, connect_args={"connect_timeout": 3})
-    give_up = time.monotonic() + STARTING_S
+    began = time.monotonic()
     try:
         while True:
             try:
                 _upgrade(engine)
                 return
             except DBAPIError as error:
+                reason = getattr(error.orig, "pgcode", None)
+                waited = time.monotonic() - began
                 # Both are started together often enough, and after a crash PostgreSQL recovers first.
-                if "the database system is" not in str(error.orig) or time.monotonic() > give_up:
-                    raise Unavailable(
-                        "store",
-                        f"cannot use the database at {_without_password(url)}: {_reason(error)}; "
-                        "check --db or HYPEVOLVE_DATABASE_URL",
-                    ) from error
+                starting = "the database system is" in str(error.orig) and waited < STARTING_S
+                locked = reason in _TRY_AGAIN and waited < LOCKED_S
+                absent = reason is None and waited < wait_s
+                if not (starting or locked or absent):
+                    raise Unavailable("store", _why_not(url, error)) from error
             time.sleep(0.2)
     finally:
         engine.dispose()
 
 
+def _why_not(url: str, error: DBAPIError) -> str:
+    code, where = getattr(error.orig, "pgcode", None), _without_password(url)
+    if code == _NO_RIGHT:
+        return f"the schema at {where} is older than this program and this role may not change it; start once as its owner"
+    if code in _TRY_AGAIN:
+        return f"the schema at {where} cannot be changed, something holds locks ({_reason(error)}); end it, and start again"
+    return f"cannot use the database at {where}: {_reason(error)}; check --db or HYPEVOLVE_DATABASE_URL"
+
+
 def _upgrade(engine: Engine) -> None:
+    config = alembic_config()
+    script = ScriptDirectory.from_config(config)
     with engine.begin() as connection:
+        there = MigrationContext.configure(connection).get_current_revision()
+        if there == script.get_current_head() or (there is not None and there not in _revisions(script)):
+            return
+        # Whoever waits for a lock on a table makes everybody else wait behind it: so not for long, and again a little later.
+        connection.execute(text("set local lock_timeout = '3s'"))
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-        config = alembic_config()
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, "head")
+
+
+def _revisions(script: ScriptDirectory) -> set[str]:
+    return {revision.revision for revision in script.walk_revisions()}
 
 
 def alembic_config() -> alembic.config.Config:

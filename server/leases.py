@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from hypevolve import messages
-from server import events, tally
+from server import events, lost_future, tally
 from server.caller import acting
 from server.database import later
 from server.errors import Conflict, NotFound
@@ -25,6 +25,7 @@ from server.pulse import LEASES_MAY_EXPIRE
 
 OVER = ("done", "failed", "cancelled")
 LOOKED_AT = 64  # returned and expired candidates that one look finds; as many asks at once may lock one each
+UNKNOWN_LEASE_S = 60.0  # of a lease that a restored database does not know
 MAX_ATTEMPTS = 20  # of any kind; then the candidate has failed, so that no candidate can occupy workers for ever
 
 _GRANTED = text(
@@ -231,7 +232,12 @@ def heartbeat(connection: Connection, token: str, beat: messages.Heartbeat) -> m
     ).first()
     if renewed is not None:
         return messages.HeartbeatAnswer(lease_s=renewed.lease_s, command="continue", current=True)
-    row = held(connection, token)
+    try:
+        row = held(connection, token)
+    except NotFound:
+        if not lost_future.speaks(connection, token):
+            raise
+        return messages.HeartbeatAnswer(lease_s=UNKNOWN_LEASE_S, command="continue", current=False)  # its result may count
     over = row.state in OVER or (row.current_token == token and row.outcome is not None)
     return messages.HeartbeatAnswer(lease_s=row.lease_s, command="cancel" if over else "continue", current=False)
 

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from evolution.fitness import fitness
 from hypevolve import messages
-from server import checkpoints, events, tally
+from server import checkpoints, events, lost_future, tally
 from server.database import later
 from server.errors import Conflict, Invalid, NotFound
 from server.leases import MAX_ATTEMPTS, OVER, end_attempt, end_lease, held
@@ -60,6 +60,17 @@ def store_result(connection: Connection, candidate: int, token: str, body: messa
         NotFound: the token was never issued for this candidate.
         Invalid: the token has sent another body before, or metrics that the campaign's fitness needs are missing.
     """
+    try:
+        return _store(connection, candidate, token, body)
+    except NotFound:
+        if not lost_future.speaks(connection, token):
+            raise
+    if lost_future.adopt(connection, candidate, token, body):
+        return _store(connection, candidate, token, body)
+    return Verdict(True, messages.ResultAnswer(counts=False, reason="refused"), lost_future.REFUSAL)
+
+
+def _store(connection: Connection, candidate: int, token: str, body: messages.Result) -> Verdict:
     first = body.data_hash is not None and held(connection, token).data_hash is None
     if first:  # the campaign learns its data from this result; lock order is campaign, then candidate
         campaign = held(connection, token).campaign_id

@@ -20,6 +20,7 @@ class Settings:
     folder: Path = Path("hypevolve-data")
     database_url: str | None = None
     pg_bin: str | None = None
+    db_wait: float = 0.0
     artifacts: str | None = None
     most_checkpoint_gb: float = 4.0
     root_path: str = ""
@@ -68,5 +69,12 @@ def add_database(parser: argparse.ArgumentParser, environment: Mapping[str, str]
         dest="database_url",
         default=environment.get("HYPEVOLVE_DATABASE_URL") or None,
         help="postgresql://user:password@host/name of your own server (environment: HYPEVOLVE_DATABASE_URL)",
+    )
+    parser.add_argument(
+        "--db-wait",
+        type=float,
+        default=default.db_wait,
+        metavar="SECONDS",
+        help="how long a database that cannot be reached yet is waited for at the start (default %(default)g)",
     )
     parser.add_argument("--pg-bin", help="folder with the programs postgres and initdb for the embedded PostgreSQL")

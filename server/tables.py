@@ -303,3 +303,11 @@ token = Table(
     Column("revoked_at", DateTime(timezone=True)),
     CheckConstraint("scopes <@ array['read','worker','operator','admin'] and cardinality(scopes) > 0", name="scopes"),
 )
+
+# A row for each time the database went back to an earlier state: a backup restored, a recovery to a point in time.
+restoration = Table(
+    "restoration",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _stamp("at"),
+)
