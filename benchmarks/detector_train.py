@@ -228,7 +228,7 @@ def _as_reference(options: argparse.Namespace) -> Row:
     from detector.boxes import decode
     from detector.cache import load_cached
     from detector.ema import Average
-    from detector.evaluate import _detections, truth
+    from detector.evaluate import _in_file, detections, truth
     from detector.lineages import loss_of
     from detector.trainer import MOST_GRADIENT, initial_model
     from evolution.hyperparameters import Hyperparameters
@@ -273,7 +273,7 @@ def _as_reference(options: argparse.Namespace) -> Row:
             loss_function(maps, item.batch.targets)
             rows = decode(maps, average.anchors, average.strides)
             for k, index in enumerate(item.indices):
-                found[index] = _detections(rows[k], item, k, pictures.val[index])
+                found[index] = _in_file(detections(rows[k]), item.places[k], pictures.val[index])
     judged = metrics.evaluate([found[i] for i in range(len(found))], [truth(p) for p in pictures.val], average.classes)
     assert np.isfinite(judged["map50"])
     clock.validated()

@@ -9,9 +9,9 @@ from torch import nn
 
 from evolution.hyperparameters import Hyperparameters, lineage_space
 
-# lr0 is a rate for SGD, and each lineage has its own scale of losses; AdamW trains stably from scratch at this one, which
-# stands for the lineage's default lr0.
-AUTO_LR = 0.002
+# lr0 is a rate for SGD, and each lineage has its own scale of losses; AdamW trains stably from scratch at these, which stand
+# for the lineage's default lr0.
+AUTO_LR = {"yolov5": 0.004, "yolov3-2019": 0.002, "yolov3-2020": 0.002}
 # Adam averages squared gradients over 1 / (1 - beta2) steps: a thousand is longer than a short training.
 BETA2 = 0.999
 AUTO_BETA2 = 0.99
@@ -65,7 +65,7 @@ def build(model: nn.Module, name: str, hyp: Hyperparameters, decay_factor: float
     """An optimizer with groups biases, norm weights (neither decays) and convolution weights, and its learning-rate factor.
 
     ``name`` is "SGD" (Nesterov), "Adam", "AdamW" or "auto": AdamW with ``AUTO_BETA2`` and learning rates scaled so that the
-    lineage's default lr0 becomes ``AUTO_LR``. The decay is weight_decay x ``decay_factor``.
+    lineage's default lr0 becomes its ``AUTO_LR``. The decay is weight_decay x ``decay_factor``.
     """
     norms = {id(m.weight) for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
     bias, norm, weight = [], [], []
@@ -84,7 +84,7 @@ def build(model: nn.Module, name: str, hyp: Hyperparameters, decay_factor: float
         kind = torch.optim.Adam if name == "Adam" else torch.optim.AdamW
         betas = (hyp.momentum, AUTO_BETA2 if name == "auto" else BETA2)
         optimizer = kind(groups, lr=hyp.lr0, betas=betas, fused=True)
-    return optimizer, AUTO_LR / lineage_space(hyp.lineage)["lr0"].start if name == "auto" else 1.0
+    return optimizer, AUTO_LR[hyp.lineage] / lineage_space(hyp.lineage)["lr0"].start if name == "auto" else 1.0
 
 
 def norm_momentum(total: int) -> float:

@@ -27,7 +27,7 @@ class Scenario:
     ``data`` is a path (YOLO YAML, Darknet ``.data``, VOC folder, COCO JSON or folder). ``weights`` is '' or a file that the
     training starts from (``detector.checkpoint``). ``imgsz`` is the long side in pixels, a
     multiple of 32. ``nominal_batch`` is the number of images per optimizer step; None means ``batch``, that is, no
-    accumulation. ``optimizer`` "auto" is AdamW at 0.2 x the learning-rate genes (docs/DETECTOR.md). ``anchors`` "stock" keeps
+    accumulation. ``optimizer`` "auto" is AdamW at 0.4 x the learning-rate genes (docs/DETECTOR.md). ``anchors`` "stock" keeps
     the model's own, "fitted" fits them to the data, "auto" chooses. ``rect`` trains on batches of one aspect ratio, without
     mosaic. ``progressive`` trains the first two thirds of the epochs at 0.6 x ``imgsz``. ``val_every`` is the number of epochs
     between evaluations; 0 evaluates after the last epoch alone.

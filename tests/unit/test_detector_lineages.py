@@ -370,7 +370,7 @@ def test_auto_gives_adamw_one_rate_at_each_lineages_default():
     for lineage in LINEAGES:
         hyp = Hyperparameters.from_mapping({}, lineage)
         _, factor = optim.build(torch.nn.Conv2d(1, 1, 1), "auto", hyp, 1.0)
-        assert hyp.lr0 * factor == pytest.approx(0.002)
+        assert hyp.lr0 * factor == pytest.approx(optim.AUTO_LR[lineage])
 
 
 def test_hyp_sets_of_a_lineage():

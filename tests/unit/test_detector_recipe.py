@@ -33,7 +33,7 @@ def test_accumulation_ramps_during_warmup():
     assert set(steps[30:]) == {4}
 
 
-def test_auto_is_adamw_at_a_fifth_of_the_rates():
+def test_auto_is_adamw_at_a_share_of_the_rates():
     hyp, model = Hyperparameters(), torch.nn.Conv2d(1, 1, 1)
     optimizer, factor = optim.build(model, "auto", hyp, 1.0)
     assert isinstance(optimizer, torch.optim.AdamW)
@@ -41,8 +41,8 @@ def test_auto_is_adamw_at_a_fifth_of_the_rates():
     assert optim.build(model, "AdamW", hyp, 1.0)[0].param_groups[0]["betas"] == (hyp.momentum, 0.999)
     schedule = optim.Schedule(hyp, 90, 10, factor=factor)
     plain = optim.Schedule(hyp, 90, 10)
-    assert schedule.at(40).lr == pytest.approx(0.2 * plain.at(40).lr)
-    assert schedule.at(0).bias_lr == pytest.approx(0.02)
+    assert schedule.at(40).lr == pytest.approx(0.4 * plain.at(40).lr)
+    assert schedule.at(0).bias_lr == pytest.approx(0.04)
     assert [type(optim.build(model, n, hyp, 1.0)[0]).__name__ for n in ("SGD", "Adam", "AdamW")] == ["SGD", "Adam", "AdamW"]
 
 
