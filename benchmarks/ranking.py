@@ -3,9 +3,9 @@
 python -m benchmarks.ranking --folder runs/ranking --json docs/results/ranking.json
 
 Both campaigns draw the same hyp sets (strategy random, one seed) from a space narrowed to a third and three times of each
-gene's default; one trains each ``--epochs`` epochs, the other four times as many. They take turns in steps of a few candidates,
-by ``hypevolve run`` with a growing budget: interrupt it, type it again, and it goes on. Candidate 0, the default hyp set, is
-left out. The interval is a bootstrap over the hyp sets (2.5 to 97.5 %).
+gene's default (genes that are 0 stay 0); one trains each ``--epochs`` epochs, the other four times as many. They take turns in
+steps of a few candidates, by ``hypevolve run`` with a growing budget: interrupt it, type it again, and it goes on. Candidate 0,
+the default hyp set, is left out. The interval is a bootstrap over the hyp sets (2.5 to 97.5 %).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks import record
+from evolution.hyperparameters import lineage_space
 
 TIMES = 4
 FACTOR = 3.0
@@ -62,6 +63,7 @@ def _campaign(name: str, base: dict[str, Any], planned: int, options: argparse.N
         "name": f"ranking-{name}",
         "base": base,
         "space": space(),
+        "fixed": [gene.name for gene in lineage_space("yolov5") if gene.name not in space()],
         "evolve": {"strategy": "random", "scaled": True, "seed": options.seed},
         "budget": {"candidates": planned},
     }
@@ -76,8 +78,6 @@ def _campaign(name: str, base: dict[str, Any], planned: int, options: argparse.N
 
 def space() -> dict[str, list[float]]:
     """Every gene that is not 0 by default, between a third and three times its default, within its own bounds."""
-    from evolution.hyperparameters import lineage_space
-
     narrowed = {}
     for gene in lineage_space("yolov5"):
         if gene.start > 0 and gene.lower < gene.upper:

@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--base", nargs="*", default=[], metavar="KEY=VALUE", help="keys of the base scenario")
     parser.add_argument("--hyp", nargs="*", default=[], metavar="GENE=VALUE", help="genes that differ from the default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--save", type=Path, help="a .safetensors file for the weights of the last training")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if not options.data.exists():
@@ -46,7 +47,7 @@ def main() -> None:
     for seed in options.seeds:
         if any(run["seed"] == seed for run in mine["runs"]):
             continue
-        mine["runs"].append(run(options.data, base, hyp, seed))
+        mine["runs"].append(run(options.data, base, hyp, seed, options.save))
         mine |= summary(mine["runs"])
         row = mine["runs"][-1]
         print(f"seed {seed}  " + "  ".join(f"{p['map50']:.3f}" for p in row["curve"]), f" {row['curve'][-1]['total']} CPU s")
@@ -59,11 +60,12 @@ def _values(given: Sequence[str]) -> dict[str, Any]:
     return {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in given)}
 
 
-def run(data: Path, base: dict[str, Any], hyp: dict[str, float], seed: int) -> dict[str, Any]:
+def run(data: Path, base: dict[str, Any], hyp: dict[str, float], seed: int, save: Path | None = None) -> dict[str, Any]:
     """One training: its curve, as CPU seconds of training and in total beside map50 and map50_95 after each epoch."""
     import cv2
     import torch
 
+    from detector import checkpoint
     from detector.cache import load_cached
     from detector.scenario import Scenario
     from detector.trainer import train
@@ -72,7 +74,8 @@ def run(data: Path, base: dict[str, Any], hyp: dict[str, float], seed: int) -> d
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     scenario = Scenario.from_mapping({**base, "data": str(data.resolve())}, data_root=Path.cwd())
-    load_cached(scenario.data, scenario.imgsz)
+    for epoch in range(scenario.epochs):
+        pictures = load_cached(scenario.data, scenario.size_at(epoch))
     curve: list[dict[str, float]] = []
     start = time.process_time()
     evaluating, stepped = 0.0, start
@@ -88,7 +91,9 @@ def run(data: Path, base: dict[str, Any], hyp: dict[str, float], seed: int) -> d
         times = {"training": round(now - start - evaluating, 1), "total": round(now - start, 1)}
         curve.append({"epoch": epoch + 1, **times, **{key: round(metrics[key], 4) for key in ("map50", "map50_95")}})
 
-    train(Hyperparameters(**hyp), scenario, seed=seed, report=report, progress=progress)
+    trained = train(Hyperparameters(**hyp), scenario, seed=seed, report=report, progress=progress)
+    if save:
+        checkpoint.save(trained.model, pictures.dataset.names, save, scenario.imgsz)
     return {"seed": seed, "curve": curve}
 
 
