@@ -43,7 +43,7 @@ test: $(DEV_STAMP) ## The whole test suite, by cost: unit, integration, end to e
 	sh deploy/browser.sh
 	$(BIN)/python -m pytest
 
-bench-train: $(RUN_STAMP) ## Speed of a candidate: ours against the usual manner, interleaved, on the built-in data set
+bench-train: $(RUN_STAMP) ## Speed of a node: ours against the usual manner, taking turns, on BCCD where it is, else on the built-in data
 	$(BIN)/python -m benchmarks.detector_train
 
 bench-race: $(RUN_STAMP) ## A race of strategies on a real detector; resumes, takes about an hour of one core

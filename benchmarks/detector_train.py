@@ -1,6 +1,6 @@
 """How fast a node evaluates candidates: ours against the same network and recipe run in the usual program's manner.
 
-python -m benchmarks.detector_train --data ../shared/datasets/bccd-voc --json docs/results/detector-train.json
+python -m benchmarks.detector_train --json docs/results/detector-train.json
 
 Ours: as many warm processes as the node has cores, one thread each, as workers keep them. ``--as-reference``: what a candidate
 costs where each starts a program, one at a time: a fresh process that imports, reads and decodes everything anew, trains in
@@ -31,11 +31,12 @@ from typing import Any
 from benchmarks.record import ROOT, write
 
 Row = dict[str, float]
+BCCD = ROOT.parent / "shared" / "datasets" / "bccd-voc"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a data set (default: the built-in digits)")
+    parser.add_argument("--data", type=Path, help="a data set (default: BCCD where it is, else the built-in digits)")
     parser.add_argument("--model", default="yolov5n")
     parser.add_argument("--imgsz", type=int, default=320)
     parser.add_argument("--batch", type=int, default=16)
@@ -57,7 +58,9 @@ def main() -> None:
             print(json.dumps(_ours(options)), flush=True)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            if options.data is None:
+            if options.data is None and BCCD.is_dir():
+                options.data = BCCD
+            elif options.data is None:
                 from detector import digits
 
                 options.data = digits.write(Path(folder) / "digits")

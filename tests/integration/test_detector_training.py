@@ -184,6 +184,14 @@ def test_every_scenario_key_changes_the_training(change, reference, scenario):
     assert not equal(state(turned), state(reference))
 
 
+def test_other_optimizers_keep_the_models_own_norms(reference, scenario):
+    plain = train(Hyperparameters(), replace(scenario, epochs=1, optimizer="SGD"), seed=3)
+    momenta = [
+        {m.momentum for m in trained.model.modules() if isinstance(m, torch.nn.BatchNorm2d)} for trained in (reference, plain)
+    ]
+    assert momenta == [{0.1}, {0.03}]
+
+
 def test_reports_follow_the_epochs(scenario):
     reports, fractions = [], []
     train(
