@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from evolution.campaign_genes import OpenFile
+from evolution.campaign_limits import ANYBODY, Requires
 from evolution.campaign_reader import Trainer, read_fields
 from evolution.hyperparameters import LINEAGES
 from evolution.problems import Findings, InvalidCampaign, Problem
@@ -23,8 +24,9 @@ class Campaign:
 
     ``base`` is the base scenario as written. ``weights`` are those of fitness, ``options`` those of the strategy.
     ``candidates`` is the budget, ``retries_failed`` how often a failed training is tried again, ``checkpoint_s`` the longest
-    that a training goes without a checkpoint. ``notes`` say what was filled in. ``imported`` are rows of earlier evolutions,
-    which stand outside the budget.
+    that a training goes without a checkpoint. ``gpu_hours``, ``deadline`` (ISO 8601 with offset) and ``patience`` (candidates
+    without a new best) end it early. ``priority``, ``share`` and ``requires`` decide who trains it. ``notes`` say what was
+    filled in. ``imported`` are rows of earlier evolutions, which stand outside the budget.
     """
 
     name: str
@@ -41,6 +43,12 @@ class Campaign:
     heartbeat_s: float
     expire_s: float
     checkpoint_s: float = 300.0
+    gpu_hours: float | None = None
+    deadline: str | None = None
+    patience: int | None = None
+    priority: int = 0
+    share: float = 1.0
+    requires: Requires = ANYBODY
     notes: tuple[str, ...] = ()
     imported: tuple[ImportedRow, ...] = ()
 
@@ -105,9 +113,21 @@ class Campaign:
             ],
             "fitness": dict(self.weights),
             "evolve": {"strategy": self.strategy, "seed": self.seed, "same_seed": self.same_seed, **self.options},
-            "budget": {"candidates": self.candidates},
+            "budget": {
+                "candidates": self.candidates,
+                "gpu_hours": self.gpu_hours,
+                "deadline": self.deadline,
+                "patience": self.patience,
+            },
             "retries": {"failed": self.retries_failed},
-            "lease": {"heartbeat": self.heartbeat_s, "expire": self.expire_s, "checkpoint": self.checkpoint_s},
+            "lease": {
+                "heartbeat": self.heartbeat_s,
+                "expire": self.expire_s,
+                "checkpoint": self.checkpoint_s,
+                "priority": self.priority,
+                "share": self.share,
+                "requires": self.requires.to_document(),
+            },
             "notes": list(self.notes),
             "imported": [{"hyp": dict(row.hyp), "metrics": dict(row.metrics)} for row in self.imported],
         }

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evolution.campaign_genes import OpenFile, document_genes, file_genes, opened
+from evolution.campaign_limits import read_budget, read_lease
 from evolution.fitness import METRICS, WEIGHTS, fitness
 from evolution.hyperparameters import LINEAGES
 from evolution.problems import Findings, InvalidInput, Path, finite, shown
@@ -21,9 +22,7 @@ from evolution.sections import Section, json_value
 from evolution.space import Space, Value
 from evolution.strategy import NAMES, OptionError, create
 
-LATER = ("gpu_hours", "deadline", "patience")  # budgets of the project's plan
 MOST_ROWS = 10_000
-MOST_CANDIDATES = 1_000_000
 PLACEHOLDERS = ("hyp", "epochs", "device", "seed", "dir", "name", "checkpoint")  # of a command; worker.command fills them in
 _PLAIN = re.compile(r"[\w./:=,@%+~{}-]*")  # what is more than this is a script, whose braces are its own
 _BRACE = re.compile(r"\{(\w+)(\}?)")
@@ -63,17 +62,12 @@ def read_fields(findings: Findings, value: Any, open_file: OpenFile | None) -> d
     space_is_sound = len(findings.problems) == before
     fields["weights"] = _weights(top)
     fields |= _evolve(top, fields["space"] if space_is_sound else None)
-    budget = top.section("budget")
-    fields["candidates"] = budget.whole("candidates", 300, 1, MOST_CANDIDATES)
-    for key in LATER:
-        if key in budget:
-            budget.fault(key, "is not in this version", f"remove {key}, or set it to null; budget.candidates acts")
-        budget.take(key)
-    budget.close()
+    fields |= read_budget(top)
     retries = top.section("retries")
     fields["retries_failed"] = retries.whole("failed", 1, 0, 20)
     retries.close()
-    fields |= _lease(top)
+    fields |= read_lease(top)
+    _devices(top, fields)
     if space_is_sound:
         fields["imported"] = _imported(top, fields["space"], fields["weights"], lineage, open_file)
     else:
@@ -82,6 +76,12 @@ def read_fields(findings: Findings, value: Any, open_file: OpenFile | None) -> d
     top.close()
     findings.refuse()
     return fields
+
+
+def _devices(top: Section, fields: Mapping[str, Any]) -> None:
+    if fields["requires"].devices > 1 and fields["trainer"].kind == "detector":
+        message = f"the built-in detector trains a candidate on one device, not {fields['requires'].devices}"
+        top.findings.add(("lease", "requires", "devices"), message, "leave it out, or use a command or python trainer")
 
 
 def _name(top: Section) -> str:
@@ -199,19 +199,6 @@ def _evolve(top: Section, space: Space | None) -> dict[str, Any]:
         message = f"no gene can move under {name}: each is fixed, or starts at 0, which no factor changes"
         top.findings.add(("space",), message, "give one gene a gain above 0 and a start other than 0")
     return fields
-
-
-def _lease(top: Section) -> dict[str, float]:
-    section = top.section("lease")
-    heartbeat = section.duration("heartbeat", 15.0, 0.01, 3600.0)
-    expire = section.duration("expire", 60.0, 0.02, 86400.0)
-    checkpoint = section.duration("checkpoint", 300.0, 0.0, 86400.0)
-    section.close()
-    if expire < 2 * heartbeat:
-        section.fault(
-            "expire", f"{expire:g}s is less than two heartbeats of {heartbeat:g}s", f"write {4 * heartbeat:g}s or more"
-        )
-    return {"heartbeat_s": heartbeat, "expire_s": expire, "checkpoint_s": checkpoint}
 
 
 def _imported(

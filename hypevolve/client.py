@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -194,9 +194,24 @@ class Client:
     def campaign(self, name: str) -> messages.Campaign:
         return _read(self._send("GET", f"/campaigns/{_part(name)}"), messages.Campaign)
 
-    def change_campaign(self, name: str, *, candidates: int) -> messages.Campaign:
-        body = messages.ChangeCampaign(candidates=candidates)
-        return _read(self._send("PATCH", f"/campaigns/{_part(name)}", body=body), messages.Campaign)
+    def change_campaign(self, name: str, **changes: Any) -> messages.Campaign:
+        """Change the budget or the place of a campaign: the keys of ``messages.ChangeCampaign``, None takes a limit away."""
+        return _read(self._send("PATCH", f"/campaigns/{_part(name)}", body=changes), messages.Campaign)
+
+    def steer(self, name: str, verb: Literal["pause", "resume", "drain"]) -> messages.Campaign:
+        return _read(self._send("POST", f"/campaigns/{_part(name)}/{verb}"), messages.Campaign)
+
+    def cancel(self, name: str) -> int:
+        """End a campaign for good; how many candidates were cancelled."""
+        return _read(self._send("POST", f"/campaigns/{_part(name)}/cancel"), messages.Cancelled).cancelled
+
+    def steer_candidate(self, name: str, number: int, verb: Literal["cancel", "retry"]) -> messages.Candidate:
+        path = f"/campaigns/{_part(name)}/candidates/{number}/{verb}"
+        return _read(self._send("POST", path), messages.Candidate)
+
+    def drain_worker(self, name: str) -> int:
+        """Ask the workers of a name to finish what they train and end; how many processes."""
+        return _read(self._send("POST", f"/workers/{_part(name)}/drain"), messages.Drained).processes
 
     def retry(self, name: str) -> int:
         """Offer every failed candidate of a campaign again; how many there are."""

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AwareDatetime, ConfigDict, Field
 
 from hypevolve.access_messages import CreateToken as CreateToken
 from hypevolve.access_messages import Event as Event
@@ -28,22 +28,39 @@ from hypevolve.shapes import Request as Request
 
 PREFIX = "/api/v1"
 PROTOCOL = 1
+OLDEST_PROTOCOL = 1  # that a coordinator still serves
+COMMAND_HEADER = "Hypevolve-Command"  # of an answer without work
+REASON_HEADER = "Hypevolve-Reason"
 CHECKPOINT_S = 300.0  # the longest that a training goes without a checkpoint, where the campaign says nothing else
 
 Value = float | bool | str  # of a gene: a number, or one of its choices
 HypSet = dict[str, Value]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Metrics = Annotated[dict[str, float], Field(max_length=64)]
 State = Literal["queued", "leased", "running", "done", "failed", "cancelled"]
 Origin = Literal["initial", "bred", "imported", "enqueued", "confirm"]
 FailureKind = Literal["nan", "oom", "data", "exit_code", "timeout", "crash"]
 Command = Literal["continue", "drain", "cancel"]
+AskCommand = Literal["drain", "self-test"]
 
 
 # ---- workers and leases ------------------------------------------------------------------------------------------------------
 
 
+class SelfTest(Request):
+    """How a worker judges itself, when it has been asked to."""
+
+    passed: bool
+    detail: Annotated[str, Field(max_length=2000)] = ""
+
+
 class RegisterWorker(Request):
-    """A worker introduces itself; ``worker`` is new at every process start."""
+    """A worker introduces itself; ``worker`` is new at every process start. Repeated with the outcome of a self-test.
+
+    Unknown keys are ignored here alone: a worker of a later version must be able to hear that the coordinator is older.
+    """
+
+    model_config = ConfigDict(extra="ignore")
 
     worker: UUID
     name: Annotated[str, Field(min_length=1, max_length=128)]
@@ -51,17 +68,30 @@ class RegisterWorker(Request):
     devices: Annotated[list[str], Field(max_length=64)] = ["cpu"]
     protocol: int = PROTOCOL
     versions: Annotated[dict[str, str], Field(max_length=32)] = {}
+    labels: Annotated[list[Label], Field(max_length=32)] = []
+    memory_gb: Annotated[dict[str, Annotated[float, Field(ge=0)]], Field(max_length=64)] = {}
+    self_test: SelfTest | None = None
 
 
 class Registered(Answer):
-    """What the coordinator tells a new worker about itself."""
+    """What the coordinator tells a new worker about itself. ``protocol`` is the one to speak: the older of the two."""
 
     protocol: int
     version: str
+    limits: dict[str, float] = {}
+
+
+class Drained(Answer):
+    """How many worker processes were asked to finish what they train and end."""
+
+    processes: int
 
 
 class Ask(Request):
-    """Ask for work. The same ``request_id`` always gets the same leases, so that a lost reply costs nothing."""
+    """Ask for work. The same ``request_id`` always gets the same leases, so that a lost reply costs nothing.
+
+    ``devices`` are those that train one candidate together; ``n`` is how many candidates are asked for.
+    """
 
     request_id: UUID
     worker: UUID
@@ -210,6 +240,9 @@ class EpochCurve(Answer):
     epochs: list[EpochRow]
 
 
+CampaignState = Literal["running", "paused", "draining", "halted", "finished", "cancelled"]
+
+
 class Counts(Answer):
     """planned = done + failed + cancelled + running + leased + queued + unbred; ``lost`` counts events, not candidates."""
 
@@ -225,11 +258,29 @@ class Counts(Answer):
     lost: int
 
 
+class Budget(Answer):
+    """The limits besides the number of candidates, and how far each is used; the first that is reached ends the campaign.
+
+    ``device_hours`` are hours in which attempts held devices, times the devices; ``since_best`` candidates ended after the
+    best.
+    """
+
+    gpu_hours: float | None = None
+    device_hours: float = 0.0
+    deadline: datetime | None = None
+    patience: int | None = None
+    since_best: int = 0
+    reached: Literal["gpu_hours", "deadline", "patience"] | None = None
+
+
 class Campaign(Answer):
     """One campaign in numbers. It is ``halted`` where the last finished candidates all failed: see ``POST …/retry``."""
 
     name: str
-    state: Literal["running", "halted", "finished"]
+    state: CampaignState
+    budget: Budget = Budget()
+    priority: int = 0
+    share: float = 1.0
     strategy: str
     weights: dict[str, float]
     counts: Counts
@@ -302,9 +353,23 @@ class CampaignList(Answer):
 
 
 class ChangeCampaign(Request):
-    """Set the budget of a campaign anew; it cannot fall below the candidates already bred."""
+    """Set the budget of a campaign anew, or its place among others; what is left out stays, null takes a limit away.
 
-    candidates: Annotated[int, Field(ge=1, le=10_000_000)]
+    The number of candidates cannot fall below those already bred.
+    """
+
+    candidates: Annotated[int, Field(ge=1, le=10_000_000)] = 1
+    gpu_hours: Annotated[float | None, Field(gt=0, le=1e9)] = None
+    deadline: AwareDatetime | None = None
+    patience: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    share: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+
+
+class Cancelled(Answer):
+    """How many candidates were cancelled."""
+
+    cancelled: int
 
 
 class Retried(Answer):
@@ -330,6 +395,9 @@ class Worker(Answer):
     host: str
     devices: list[str]
     versions: dict[str, str]
+    labels: list[str] = []
+    draining: bool = False
+    quarantine: str | None = None  # why it gets nothing until it passes its self-test
     registered_at: datetime
     seen_age_s: float
     silent: bool

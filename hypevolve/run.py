@@ -152,16 +152,19 @@ def _enter(client: Client, file: CampaignFile) -> tuple[messages.Campaign, list[
     except NotFound:
         campaign = client.create_campaign(document)
         return campaign, [f"created {name}: {planned} candidates, {campaign_file.counted(campaign_file.preflight_of(file))}"]
-    stored = before.counts.planned
+    stored = {**document["budget"], **before.document.get("budget", {}), "candidates": before.counts.planned}
     try:
         # Compared with the stored budget: a changed one is no other campaign.
-        campaign = client.create_campaign({**document, "budget": {**document["budget"], "candidates": stored}})
+        campaign = client.create_campaign({**document, "budget": stored})
     except Conflict as error:
         raise CommandFailed(f"{error}; or start afresh with another --folder", error.exit_code) from error
     news = [resumed(before)]
-    if planned != stored:
-        campaign = client.change_campaign(name, candidates=planned)
-        news.append(f"the budget is now {planned} candidates; it was {stored}")
+    changed = {key: value for key, value in document["budget"].items() if value != stored[key]}
+    if changed:
+        campaign = client.change_campaign(name, **changed)
+    if planned != stored["candidates"]:
+        news.append(f"the budget is now {planned} candidates; it was {stored['candidates']}")
+    news += [f"{key} is now {value}; it was {stored[key]}" for key, value in changed.items() if key != "candidates"]
     if campaign.state == "halted" or (campaign.counts.failed and not campaign.counts.done):
         news.append(f"{client.retry(name)} failed candidates are tried again")
         campaign = client.campaign(name)
@@ -195,7 +198,7 @@ def _watch(
                 if now - answered_at > SILENCE_S:
                     progress.say(f"no news for {SILENCE_S:g} s; waiting: {error}")
                     answered_at = now
-            if campaign.state != "running":
+            if campaign.state in ("finished", "halted", "cancelled"):
                 return campaign
         time.sleep(LOOK_S)
 

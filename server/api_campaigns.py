@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from sqlalchemy import Connection, text
 
@@ -14,7 +14,7 @@ from evolution import result_files
 from evolution.campaign import Campaign
 from evolution.strategy import OptionError
 from hypevolve import messages
-from server import campaigns, candidates, events, insights, strategies
+from server import campaigns, candidates, events, insights, steering, strategies
 from server.access import needs
 from server.caller import VISIBLE, acting, visible
 from server.coordinator import coordinator_of
@@ -24,6 +24,8 @@ from server.plots import evolve_png
 router = APIRouter(tags=["campaigns"])
 
 T = TypeVar("T")
+
+Number = Annotated[int, Path(ge=-(2**31), lt=2**31)]  # what the database can hold
 
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 
@@ -117,17 +119,46 @@ async def show(request: Request, name: str) -> messages.Campaign:
     return await _store(request, lambda c: campaigns.summary(c, campaigns.find(c, name)))
 
 
-@router.patch("/campaigns/{name}", dependencies=[needs("operator")])
-async def change(request: Request, name: str, body: messages.ChangeCampaign) -> messages.Campaign:
-    """Set the budget of candidates anew."""
+async def _steer(request: Request, name: str, work: Callable[[Connection], object]) -> messages.Campaign:
+    """Carry out a decision; how the campaign stands then."""
 
-    def work(connection: Connection) -> messages.Campaign:
-        campaigns.change_budget(connection, name, body.candidates)
+    def both(connection: Connection) -> messages.Campaign:
+        work(connection)
         return campaigns.summary(connection, campaigns.find(connection, name))
 
-    summary = await _store(request, work)
+    summary = await _store(request, both)
     coordinator_of(request).watch.stir()
     return summary
+
+
+@router.patch("/campaigns/{name}", dependencies=[needs("operator")])
+async def change(request: Request, name: str, body: messages.ChangeCampaign) -> messages.Campaign:
+    """Set the budget anew (candidates, gpu_hours, deadline, patience), or priority and share; null takes a limit away."""
+    return await _steer(request, name, lambda c: campaigns.change(c, name, body))
+
+
+@router.post("/campaigns/{name}/pause", dependencies=[needs("operator")])
+async def pause(request: Request, name: str) -> messages.Campaign:
+    """Give out nothing until it is resumed; what trains is finished, and counts."""
+    return await _steer(request, name, lambda c: steering.decide(c, name, "paused"))
+
+
+@router.post("/campaigns/{name}/resume", dependencies=[needs("operator")])
+async def resume(request: Request, name: str) -> messages.Campaign:
+    """Go on with a campaign that was paused or drained."""
+    return await _steer(request, name, lambda c: steering.decide(c, name, "running"))
+
+
+@router.post("/campaigns/{name}/drain", dependencies=[needs("operator")])
+async def drain(request: Request, name: str) -> messages.Campaign:
+    """Give out nothing more; once what trains is finished, so is the campaign."""
+    return await _steer(request, name, lambda c: steering.decide(c, name, "draining"))
+
+
+@router.post("/campaigns/{name}/cancel", dependencies=[needs("operator")])
+async def cancel(request: Request, name: str) -> messages.Cancelled:
+    """End a campaign for good: what is queued or trains is cancelled, workers hear it at their next heartbeat."""
+    return messages.Cancelled(cancelled=await _store(request, lambda c: steering.cancel(c, name)))
 
 
 @router.post("/campaigns/{name}/retry", dependencies=[needs("operator")])
@@ -136,6 +167,30 @@ async def retry(request: Request, name: str) -> messages.Retried:
     retried = await _store(request, lambda c: campaigns.retry(c, name))
     coordinator_of(request).watch.stir()
     return messages.Retried(retried=retried)
+
+
+@router.post("/campaigns/{name}/candidates/{number}/cancel", dependencies=[needs("operator")])
+async def cancel_candidate(request: Request, name: str, number: Number) -> messages.Candidate:
+    """End one candidate; its place in the budget stays used."""
+
+    def work(connection: Connection) -> messages.Candidate:
+        steering.cancel_candidate(connection, name, number)
+        return candidates.find(connection, campaigns.find(connection, name), number)
+
+    return await _store(request, work)
+
+
+@router.post("/campaigns/{name}/candidates/{number}/retry", dependencies=[needs("operator")])
+async def retry_candidate(request: Request, name: str, number: Number) -> messages.Candidate:
+    """Offer a failed or cancelled candidate again, as if it had never been tried."""
+
+    def work(connection: Connection) -> messages.Candidate:
+        steering.retry_candidate(connection, name, number)
+        return candidates.find(connection, campaigns.find(connection, name), number)
+
+    found = await _store(request, work)
+    coordinator_of(request).watch.stir()
+    return found
 
 
 @router.get("/campaigns/{name}/candidates", dependencies=[needs("read")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from server.access import needs
 from server.asking import ask as ask_for_work
 from server.caller import acting
 from server.coordinator import coordinator_of
-from server.errors import Conflict, Forbidden
+from server.errors import Conflict, Forbidden, TooOld
 
 router = APIRouter(tags=["worker protocol"])
 
@@ -24,9 +25,28 @@ MAX_WAIT_S = 30.0
 @router.post("/workers", dependencies=[needs("worker")])
 async def register(request: Request, body: messages.RegisterWorker) -> messages.Registered:
     """A worker introduces itself. Its id is new at every start of its process."""
+    if body.protocol < messages.OLDEST_PROTOCOL:
+        raise TooOld(
+            "protocol",
+            f"this worker speaks protocol {body.protocol}, the coordinator {messages.OLDEST_PROTOCOL} to {messages.PROTOCOL}; "
+            f"install hypevolve {__version__} on the worker",
+        )
     coordinator = coordinator_of(request)
     await coordinator.ordinary(lambda: coordinator.database.run(lambda c: fleet.register(c, body)))
-    return messages.Registered(protocol=messages.PROTOCOL, version=__version__)
+    return messages.Registered(
+        protocol=min(body.protocol, messages.PROTOCOL),
+        version=__version__,
+        limits={"wait_s": MAX_WAIT_S, "checkpoint_bytes": coordinator.most_checkpoint_bytes},
+    )
+
+
+@router.post("/workers/{worker}/drain", dependencies=[needs("operator")])
+async def drain(request: Request, worker: str) -> messages.Drained:
+    """Ask the workers of that name to finish what they train and end. They hear it at their next heartbeat or ask."""
+    coordinator = coordinator_of(request)
+    processes = await coordinator.ordinary(lambda: coordinator.database.run(lambda c: fleet.drain(c, worker)))
+    coordinator.watch.dismiss()  # those that wait for work ask again, and hear it
+    return messages.Drained(processes=processes)
 
 
 @router.get("/workers", dependencies=[needs("read")])
@@ -43,17 +63,32 @@ async def workers(request: Request) -> messages.WorkerList:
     responses={204: {"description": "No work now; ask again after Retry-After seconds"}},
 )
 async def ask(request: Request, body: messages.Ask, prefer: Annotated[str | None, Header()] = None) -> Any:
-    """Ask for work. `Prefer: wait=20` waits that many seconds (30 at most) until there is some."""
+    """Ask for work. `Prefer: wait=20` waits that many seconds (30 at most) until there is some.
+
+    A 204 may carry `Hypevolve-Command`: `drain` (end), or `self-test` (nothing until it is passed), with `Hypevolve-Reason`.
+    """
     coordinator = coordinator_of(request)
     body = _within_binding(body)
     deadline = time.monotonic() + _wait_s(prefer)
     while True:
-        granted = await coordinator.ordinary(lambda: ask_for_work(coordinator.database, coordinator.breeder, body))
-        if granted:
+        answer = await coordinator.ordinary(lambda: ask_for_work(coordinator.database, coordinator.breeder, body))
+        standing = answer.standing
+        if answer.leases:
             # Written here: checking our own answer once more costs as much as all the rest of the route.
-            return Response(messages.Leases(leases=granted).model_dump_json(), media_type="application/json")
+            return Response(messages.Leases(leases=answer.leases).model_dump_json(), media_type="application/json")
+        if standing.command is not None:
+            told = {
+                "Retry-After": str(max(math.ceil(standing.wait_s), 1)),
+                messages.COMMAND_HEADER: standing.command,
+                messages.REASON_HEADER: " ".join(standing.reason.split()).encode("ascii", "replace").decode(),
+            }
+            return Response(status_code=204, headers=told)
         left = deadline - time.monotonic()
-        if left <= 0 or not await coordinator.watch.wait(body.campaigns, left) or await request.is_disconnected():
+        if (
+            left <= 0
+            or not await coordinator.watch.wait(body.campaigns, standing.offer, left)
+            or await request.is_disconnected()
+        ):
             return Response(status_code=204, headers={"Retry-After": "2"})
 
 

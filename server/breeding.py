@@ -38,8 +38,9 @@ from evolution.strategy import (
 from hypevolve import messages
 from hypevolve.hashes import hyp_hash
 from server import events, leases
-from server.campaigns import HALTED
+from server.budget import OPEN
 from server.database import Database
+from server.fair import Waiting, Work
 from server.strategies import create
 
 MAX_DRAWS = 100  # for a child nobody has trained; a space with fewer points than candidates must repeat some in the end
@@ -82,6 +83,10 @@ class _Wish:
     error: BaseException | None = None
 
 
+class _Stopped(Exception):
+    """People or a limit ended the campaign while a child was computed for it."""
+
+
 class _Turn:
     """Of one campaign in this process: whoever holds the lock breeds for all that wait."""
 
@@ -95,36 +100,26 @@ class Breeder:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.waiting = Waiting()
         self._turns: defaultdict[int, _Turn] = defaultdict(_Turn)
         self._hyps = _Hyps()
 
-    def breed(self, ask: messages.Ask, slots: range) -> list[messages.Lease]:
-        """Breed and grant candidates for the slots of a request, from the least busy campaigns first.
+    def breed(self, work: Work, ask: messages.Ask, slot: int) -> list[messages.Lease]:
+        """Breed a candidate for a campaign and grant it to a slot of a request.
 
-        The leases of the request, with those it had before; none where nothing could be bred.
+        The leases of the request, with those it had before; none where the campaign's numbers are given out, its strategy waits
+        for results, or it was stopped meanwhile.
         """
-        granted: list[messages.Lease] = []
-        barren: list[int] = []  # given out meanwhile, or waiting for results
-        for slot in slots:
-            while True:
-                campaign = self._database.run(partial(_hungriest, ask=ask, barren=barren))
-                if campaign is None:
-                    return granted
-                wish = self._fulfil(campaign, _Wish(ask, slot))
-                if wish.granted:
-                    granted = wish.granted
-                    break
-                barren.append(campaign)
-        return granted
+        return self._fulfil(work, _Wish(ask, slot)).granted
 
-    def _fulfil(self, campaign_id: int, wish: _Wish) -> _Wish:
-        turn = self._turns[campaign_id]
+    def _fulfil(self, work: Work, wish: _Wish) -> _Wish:
+        turn = self._turns[work.id]
         turn.wishes.append(wish)
         with turn.lock:
             if not wish.over:
                 wishes = [turn.wishes.pop(0) for _ in range(min(len(turn.wishes), TOGETHER))]
                 try:
-                    self._breed(campaign_id, wishes)
+                    self._breed(work, wishes)
                 except BaseException as error:
                     for one in wishes:
                         one.error = error
@@ -136,18 +131,22 @@ class Breeder:
             raise wish.error
         return wish
 
-    def _breed(self, campaign_id: int, wishes: Sequence[_Wish]) -> None:
+    def _breed(self, work: Work, wishes: Sequence[_Wish]) -> None:
         wishes = list(wishes)
         while wishes:
-            snapshot = self._database.run(lambda connection: _snapshot(connection, campaign_id, self._hyps))
+            snapshot = self._database.run(lambda connection: _snapshot(connection, work.id, self._hyps))
             if snapshot is None:
                 return
             rng = candidate_rng(snapshot.campaign.seed, snapshot.number)
             for draws in range(1, MAX_DRAWS + 1):
                 children = _children(snapshot, rng, draws, len(wishes))
                 if not children:
-                    return  # the next result wakes the asks
-                inserted = self._database.run(partial(_insert, snapshot=snapshot, children=children, wishes=wishes))
+                    self.waiting.note(work)  # the next result wakes the asks
+                    return
+                try:
+                    inserted = self._database.run(partial(_insert, snapshot=snapshot, children=children, wishes=wishes))
+                except _Stopped:
+                    return
                 if inserted is None:  # overtaken: another replica took the number, or our own COMMIT whose answer was lost
                     self._database.run(partial(_find_granted, wishes=wishes))
                     wishes = [wish for wish in wishes if not wish.granted]
@@ -183,20 +182,6 @@ class _Hyps:
 _HYPS = text("select id, hyp from candidate where id = any(:ids)")
 
 
-def _hungriest(connection: Connection, ask: messages.Ask, barren: list[int]) -> int | None:
-    """The campaign with numbers left that has the fewest candidates in training."""
-    row = connection.execute(_HUNGRIEST, {"campaigns": ask.campaigns, "barren": barren}).first()
-    return None if row is None else int(row.id)
-
-
-_HUNGRIEST = text(
-    f"""
-    select c.id from campaign c
-    where c.bred < c.candidates and (cast(:campaigns as text[]) is null or c.name = any(:campaigns))
-      and not c.id = any(cast(:barren as bigint[])) and not {HALTED}
-    order by (select coalesce(sum(leased + running), 0) from tally t where t.campaign_id = c.id), c.id limit 1
-    """
-)
 _CAMPAIGN = text("select document::text as document, bred, candidates from campaign where id = :id")
 
 
@@ -284,8 +269,9 @@ def _child(snapshot: _Snapshot, history: History, rng: np.random.Generator) -> P
 # What must be exact when numbers are given out, under the campaign's lock and in one message. ``bred`` is that of the
 # locked row; the twins are as old as the statement, but whoever bred a candidate since then has changed ``bred`` too.
 _LOCK = text(
-    """
-    select c.bred, array(select hyp_hash from candidate where campaign_id = :id and hyp_hash = any(:hashes)) as twins
+    f"""
+    select c.bred, c.candidates, {OPEN} as open,
+           array(select hyp_hash from candidate where campaign_id = :id and hyp_hash = any(:hashes)) as twins
     from campaign c where c.id = :id for no key update
     """
 )
@@ -303,11 +289,17 @@ _NEW = text(
 
 
 def _insert(connection: Connection, snapshot: _Snapshot, children: Sequence[_Child], wishes: Sequence[_Wish]) -> int | None:
-    """Give numbers to children, grant them, and say how many; 0 where the first has to be drawn again, None where overtaken."""
+    """Give numbers to children, grant them, and say how many; 0 where the first has to be drawn again, None where overtaken.
+
+    Raises:
+        _Stopped: nothing may be given out any more.
+    """
     hyps = [snapshot.campaign.space.decode(child.proposal.hyp) for child in children]
     hashes = [hyp_hash(hyp) for hyp in hyps]
     row = connection.execute(_LOCK, {"id": snapshot.campaign_id, "hashes": hashes}).one()
-    if row.bred != snapshot.number:
+    if not row.open or row.bred >= row.candidates:
+        raise _Stopped
+    if row.bred != snapshot.number or row.bred + len(children) > row.candidates:
         return None
     taken: set[str] = set(row.twins)
     new: list[dict[str, Any]] = []

@@ -1,9 +1,10 @@
-"""Campaigns: create one, change its budget, and the numbers that sum one up."""
+"""Campaigns: create one, change its budget or its place among others, and the numbers that sum one up."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
@@ -13,6 +14,7 @@ from evolution.fitness import fitness
 from hypevolve import messages
 from hypevolve.hashes import hyp_hash
 from server import candidates, events, tally
+from server.budget import DEVICE_S, LIMIT, SINCE_BEST
 from server.caller import VISIBLE, unknown_campaign, visible
 from server.errors import Conflict
 from server.tables import campaign as campaign_table
@@ -44,6 +46,8 @@ def create(connection: Connection, campaign: Campaign) -> bool:
             remedy = "choose another name, or leave this as it was"
             if differing == ["budget.candidates"]:
                 remedy = f"`hypevolve extend {campaign.name} --candidates {campaign.candidates}` changes it"
+            elif all(key.startswith("budget.") or key in ("lease.priority", "lease.share") for key in differing):
+                remedy = f"`hypevolve extend {campaign.name}` changes it (hypevolve extend --help)"
             raise Conflict(
                 "campaign-exists",
                 f"campaign '{campaign.name}' exists with another {', '.join(differing)}; {remedy}",
@@ -57,6 +61,12 @@ def create(connection: Connection, campaign: Campaign) -> bool:
             seed=campaign.seed,
             same_seed=campaign.same_seed,
             candidates=campaign.candidates,
+            gpu_hours=campaign.gpu_hours,
+            deadline=None if campaign.deadline is None else datetime.fromisoformat(campaign.deadline),
+            patience=campaign.patience,
+            priority=campaign.priority,
+            share=campaign.share,
+            requires=campaign.requires.to_document(),
             retries_failed=campaign.retries_failed,
             lease_s=campaign.expire_s,
             beat_s=campaign.heartbeat_s,
@@ -98,24 +108,29 @@ def _differences(stored: Mapping[str, Any], given: Mapping[str, Any], prefix: st
     return found
 
 
-def change_budget(connection: Connection, name: str, candidates_planned: int) -> None:
-    """Set the number of candidates anew.
+def change(connection: Connection, name: str, asked: messages.ChangeCampaign) -> None:
+    """Set what was asked anew: the budget, the place among other campaigns. What was not named stays.
 
     Raises:
         NotFound: no such campaign.
         Conflict: more candidates than that are already bred.
     """
-    row = connection.execute(text("select * from campaign where name = :name for no key update"), {"name": name}).first()
-    if row is None:
-        raise unknown_campaign(name, _some_names(connection))
-    if candidates_planned < row.bred:
-        raise Conflict("budget", f"{row.bred} candidates are already bred, so the budget cannot fall to {candidates_planned}")
+    find(connection, name)
+    row = connection.execute(text("select * from campaign where name = :name for no key update"), {"name": name}).one()
+    values = asked.model_dump(exclude_unset=True)
+    if values.get("candidates", row.bred) < row.bred:
+        raise Conflict("budget", f"{row.bred} candidates are already bred, so the budget cannot fall to {values['candidates']}")
+    values = {key: value for key, value in values.items() if value != getattr(row, key)}
+    if not values:
+        return
+    told = {key: value.isoformat() if isinstance(value, datetime) else value for key, value in values.items()}
     document = row.document
-    document["budget"]["candidates"] = candidates_planned
-    connection.execute(
-        campaign_table.update().where(campaign_table.c.id == row.id).values(candidates=candidates_planned, document=document)
-    )
-    events.record(connection, row.id, "budget", candidates=candidates_planned, before=row.candidates)
+    for key, value in told.items():
+        document["lease" if key in ("priority", "share") else "budget"][key] = value
+    connection.execute(campaign_table.update().where(campaign_table.c.id == row.id).values(**values, document=document))
+    before = {key: getattr(row, key) for key in values}
+    before = {key: value.isoformat() if isinstance(value, datetime) else value for key, value in before.items()}
+    events.record(connection, row.id, "budget", None, **told, before=before)
 
 
 def retry(connection: Connection, name: str) -> int:
@@ -159,14 +174,11 @@ def _some_names(connection: Connection) -> list[str]:
 
 def summary(connection: Connection, row: Row[Any]) -> messages.Campaign:
     """One campaign in numbers that add up, with its best and its default candidate."""
-    counts = _counts(row, tally.of(connection, row.id))
+    numbers = tally.of(connection, row.id)
+    counts = _counts(row, numbers)
     best = candidates.best(connection, row.id, 1)
-    finished = counts.done + counts.failed + counts.cancelled == counts.planned
-    halted = (
-        not finished
-        and counts.running + counts.leased + counts.queued == 0
-        and connection.execute(text(f"select {HALTED} from campaign c where c.id = :id"), {"id": row.id}).scalar_one()
-    )
+    budget = _budget(connection, row)
+    state = _state(connection, row, counts, budget)
     rate = connection.execute(
         text(
             """
@@ -180,19 +192,52 @@ def summary(connection: Connection, row: Row[Any]) -> messages.Campaign:
     left = counts.planned - counts.done - counts.failed - counts.cancelled
     return messages.Campaign(
         name=row.name,
-        state="finished" if finished else "halted" if halted else "running",
+        state=state,
+        budget=budget,
+        priority=row.priority,
+        share=row.share,
         strategy=row.document["evolve"]["strategy"],
         weights=row.document["fitness"],
         counts=counts,
         best=best[0] if best else None,
         default=candidates.one(connection, row.id, 0),
-        eta_s=left * float(rate.seconds) / (rate.n - 1) if left and not halted and rate.n >= 3 else None,
+        eta_s=left * float(rate.seconds) / (rate.n - 1) if left and state == "running" and rate.n >= 3 else None,
         created_at=row.created_at,
-        finished_at=rate.last if finished else None,
+        finished_at=rate.last if state in ("finished", "cancelled") else None,
         document=row.document,
     )
 
 
+def _state(connection: Connection, row: Row[Any], counts: messages.Counts, budget: messages.Budget) -> messages.CampaignState:
+    """What people decided, and what the numbers say: nothing is left to train, or nothing may be."""
+    training = counts.running + counts.leased
+    if row.state == "cancelled":
+        return "cancelled"
+    if counts.done + counts.failed + counts.cancelled == counts.planned:
+        return "finished"
+    if not training and (budget.reached or row.state == "draining"):
+        return "finished"
+    if row.state == "paused":
+        return "paused"
+    if row.state == "draining" or budget.reached:
+        return "draining"
+    halted = not training and not counts.queued
+    if halted and connection.execute(text(f"select {HALTED} from campaign c where c.id = :id"), {"id": row.id}).scalar_one():
+        return "halted"
+    return "running"
+
+
+def _budget(connection: Connection, row: Row[Any]) -> messages.Budget:
+    used = connection.execute(
+        text(
+            f"select {DEVICE_S} / 3600 as device_hours, {SINCE_BEST} as since_best, {LIMIT} as reached"
+            " from campaign c where id = :id"
+        ),
+        {"id": row.id},
+    ).one()
+    return messages.Budget(gpu_hours=row.gpu_hours, deadline=row.deadline, patience=row.patience, **used._mapping)
+
+
 def _counts(row: Row[Any], numbers: tally.Tally) -> messages.Counts:
-    counted = {name: number for name, number in numbers._asdict().items() if name != "seconds"}
+    counted = {name: number for name, number in numbers._asdict().items() if name not in ("seconds", "device_s")}
     return messages.Counts(planned=row.candidates, unbred=row.candidates - row.bred, **counted)

@@ -11,12 +11,12 @@ import anyio
 from anyio.to_thread import run_sync
 from fastapi import Request
 
-from server import checkpoints, pulse, tally
+from server import checkpoints, fair, pulse, tally
 from server.artifacts import ArtifactStore
 from server.breeding import Breeder
 from server.database import Database
 from server.errors import Unavailable
-from server.waiting import WorkWatch, work_by_campaign
+from server.waiting import WorkWatch
 
 T = TypeVar("T")
 
@@ -58,8 +58,9 @@ class Coordinator:
         """Read or write a piece of an artifact: disks and buckets may be slow, and nothing else waits for them."""
         return await run_sync(work, limiter=self._moving)
 
-    async def _look(self) -> dict[str, int]:
-        return await self.ordinary(lambda: self.database.run(work_by_campaign))
+    async def _look(self) -> list[fair.Work]:
+        """One look for all asks that wait. A strategy that waits for results has no work until there is one."""
+        return self.breeder.waiting.without(await self.ordinary(lambda: self.database.run(fair.works)))
 
     async def beat(self) -> None:
         """Write the service's pulse, and keep its numbers short, until cancelled."""

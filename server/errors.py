@@ -8,6 +8,7 @@ CoordinatorError
 ├── Conflict      409  the state of things forbids it: another document under this name, a superseded lease, other hashes
 ├── TooLarge      413  the request is larger than this route takes
 ├── Invalid       422  the request itself is wrong
+├── TooOld        426  this worker speaks a protocol that is no longer served
 ├── TooMany       429  more requests than one caller may send
 └── Unavailable   503  the database cannot answer now; the same request may be repeated
 """
@@ -72,6 +73,10 @@ class TooMany(CoordinatorError):
     def __init__(self, kind: str, detail: str, retry_after_s: int) -> None:
         super().__init__(kind, detail)
         self.headers = {"Retry-After": str(retry_after_s)}
+
+
+class TooOld(CoordinatorError):
+    status = 426
 
 
 class Unavailable(CoordinatorError):

@@ -13,6 +13,7 @@ from server import events
 from server.page_words import count, fitness, last_line
 
 SHOWN = 12
+_BUDGET = ("candidates", "gpu_hours", "deadline", "patience", "priority", "share")
 LOOKED_AT = 120  # a done candidate leaves four events, three of them quiet
 QUIET = ("bred", "leased", "running")
 
@@ -47,7 +48,7 @@ def sentence(kind: str, detail: Mapping[str, Any], workers: Mapping[str, str]) -
         case "imported":
             return f"{_count(detail.get('rows'), 'earlier result')} imported as parents"
         case "budget":
-            return f"budget changed from {detail.get('before')} to {_count(detail.get('candidates'), 'candidate')}"
+            return _changed(detail)
         case "done":
             return f"done, fitness {fitness(detail.get('fitness'))}"
         case "lost":
@@ -60,10 +61,26 @@ def sentence(kind: str, detail: Mapping[str, Any], workers: Mapping[str, str]) -
             again = "; it will be tried again" if kind == "retried" else ""
             why = last_line(str(detail.get("detail") or ""))[:160]
             return f"failed ({detail.get('failure')}){again}" + (f": {why}" if why else "")
+        case "campaign cancelled":
+            return f"campaign cancelled, and with it {_count(detail.get('candidates'), 'candidate')}"
+        case "resumed" | "paused" | "draining":
+            return {"resumed": "campaign resumed", "paused": "campaign paused", "draining": "campaign draining"}[kind]
         case "retried all":
             return f"{_count(detail.get('candidates'), 'failed candidate')} offered again"
         case _:
             return kind
+
+
+def _changed(detail: Mapping[str, Any]) -> str:
+    """``budget changed: candidates 10 to 20, patience none to 50``."""
+    before = detail.get("before")
+    was = before if isinstance(before, Mapping) else {"candidates": before}
+    parts = [f"{key} {_plain(was.get(key))} to {_plain(detail.get(key))}" for key in _BUDGET if key in was]
+    return f"budget changed: {', '.join(parts)}"
+
+
+def _plain(value: Any) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _count(n: Any, word: str) -> str:

@@ -2,27 +2,96 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from sqlalchemy import Connection, text
 
 from hypevolve import messages
+from server import quarantine
 from server.caller import VISIBLE, acting, visible
+from server.errors import Forbidden, NotFound
+from server.fair import Offer
 from server.tables import worker
 
 
+class Standing(NamedTuple):
+    """What an ask of a worker meets: its offer, or a command instead of work, why, and how long that stands at least.
+
+    ``repeated``: this request was answered before. ``seen``: nobody need note that the worker was heard.
+    """
+
+    offer: Offer
+    repeated: bool = False
+    seen: bool = False
+    command: messages.AskCommand | None = None
+    reason: str = ""
+    wait_s: float = 0.0
+
+
 def register(connection: Connection, body: messages.RegisterWorker) -> None:
-    """Note a worker's name, devices and versions; repeating it changes nothing."""
+    """Note a worker's name, devices, versions and self-test; repeating it changes nothing."""
     values = {
         "name": body.name,
         "host": body.host,
         "devices": body.devices,
         "versions": body.versions,
         "who": acting.get().name,
+        "labels": body.labels,
+        "memory_gb": body.memory_gb,
     }
-    connection.execute(
-        text("insert into worker (id, name) values (:id, :name) on conflict (id) do nothing"),
+    new = connection.execute(
+        text("insert into worker (id, name) values (:id, :name) on conflict (id) do nothing returning id"),
         {"id": body.worker, "name": body.name},
-    )
+    ).first()
     connection.execute(worker.update().where(worker.c.id == body.worker).values(**values, seen_at=text("clock_timestamp()")))
+    if new is not None:
+        quarantine.inherit(connection, body.worker, body.name, body.host)
+    if body.self_test is not None:
+        quarantine.tested(connection, body.worker, body.self_test)
+
+
+# One message that says what an ask needs to know of its worker and itself.
+_STANDING = text(
+    """
+    select exists (select 1 from attempt where request_id = :request) as repeated,
+           coalesce(w.seen_at > clock_timestamp() - interval '5 s' and w.who = :who, false) as seen,
+           coalesce(w.labels, '[]') as labels, coalesce(w.memory_gb, '{}') as memory_gb,
+           coalesce(w.draining, false) as draining, w.quarantine,
+           greatest(extract(epoch from w.quarantined_until - clock_timestamp()), 0)::float8 as wait_s
+    from (values (1)) as always left join worker w on w.id = :worker
+    """
+)
+
+
+def standing(connection: Connection, ask: messages.Ask) -> Standing:
+    values = {"request": ask.request_id, "worker": ask.worker, "who": acting.get().name}
+    row = connection.execute(_STANDING, values).one()
+    memory = [row.memory_gb.get(device) for device in ask.devices]
+    offer = Offer(frozenset(row.labels), tuple(ask.devices), None if not memory or None in memory else min(memory))
+    met = Standing(offer, row.repeated, row.seen)
+    if row.draining:
+        return met._replace(command="drain", reason="somebody asked this worker to drain")
+    if row.quarantine is not None:
+        return met._replace(command="self-test", reason=row.quarantine, wait_s=row.wait_s)
+    return met
+
+
+def drain(connection: Connection, name: str) -> int:
+    """Ask the workers of that name to finish what they train and end; how many processes.
+
+    Raises:
+        NotFound: nobody of that name was heard of in the last day.
+        Forbidden: the caller is bound to campaigns, and workers belong to all.
+    """
+    if acting.get().only is not None:
+        raise Forbidden("bound", "a token bound to campaigns cannot drain a worker, which may train for others too")
+    drained = connection.execute(
+        text("update worker set draining = true where name = :name and seen_at > clock_timestamp() - interval '1 day'"),
+        {"name": name},
+    ).rowcount
+    if not drained:
+        raise NotFound("unknown-worker", f"no worker called '{name}' was heard of in the last day; see `hypevolve workers`")
+    return int(drained)
 
 
 def workers(connection: Connection) -> list[messages.Worker]:
@@ -49,7 +118,7 @@ def workers(connection: Connection) -> list[messages.Worker]:
     rows = connection.execute(
         text(
             """
-            select id as worker, name, host, devices, versions, registered_at,
+            select id as worker, name, host, devices, versions, registered_at, labels, draining, quarantine,
                    extract(epoch from clock_timestamp()
                      - greatest(seen_at, (select max(beat_at) from lease l where l.worker_id = w.id))) as seen_age_s
             from worker w

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
 from hypevolve import messages
-from server import events, lost_future, tally
+from server import events, lost_future, quarantine, tally
 from server.caller import acting
 from server.database import later
 from server.errors import Conflict, NotFound
@@ -40,42 +40,18 @@ _GRANTED = text(
 
 # Either kind is found through what is small: the index of queued candidates, and the leases. A walk over all candidates would
 # read every finished one.
-_TAKEABLE = f"""
+_TAKE = text(
+    f"""
     select k.id, k.campaign_id, k.number, k.token, k.attempts, k.state from candidate k
     where k.id = any(array(
-      (select q.id from candidate q join campaign c on c.id = q.campaign_id
-       where q.state = 'queued' and (cast(:campaigns as text[]) is null or c.name = any(:campaigns))
-       order by q.id limit {LOOKED_AT})
+      (select q.id from candidate q where q.state = 'queued' and q.campaign_id = :campaign order by q.id limit {LOOKED_AT})
       union all
-      (select l.candidate_id from lease l join campaign c on c.id = l.campaign_id
-       where l.expires_at < clock_timestamp() and {LEASES_MAY_EXPIRE}
-         and (cast(:campaigns as text[]) is null or c.name = any(:campaigns)) order by l.candidate_id limit {LOOKED_AT})))
+      (select l.candidate_id from lease l where l.campaign_id = :campaign
+         and l.expires_at < clock_timestamp() and {LEASES_MAY_EXPIRE} order by l.candidate_id limit {LOOKED_AT})))
       and k.state in ('queued', 'leased', 'running')
-    order by k.id
-"""
-_TAKE = _TAKEABLE + " limit 1 for no key update of k skip locked"
-
-# One message that says what an ask needs: most need none of it, and go on to breeding.
-_LOOK = text(
-    f"""
-    select exists (select 1 from attempt where request_id = :request) as repeated,
-           exists (select 1 from worker where id = :worker and seen_at > clock_timestamp() - interval '5 s') as seen,
-           exists ({_TAKEABLE}) as work
+    order by k.id limit 1 for no key update of k skip locked
     """
 )
-
-
-class Look(NamedTuple):
-    """What an ask finds: ``repeated``, it was answered before; ``seen``, its worker is known; ``work``, something came back."""
-
-    repeated: bool
-    seen: bool
-    work: bool
-
-
-def look(connection: Connection, ask: messages.Ask) -> Look:
-    row = connection.execute(_LOOK, {"request": ask.request_id, "worker": ask.worker, "campaigns": ask.campaigns}).one()
-    return Look(*row)
 
 
 def granted(connection: Connection, request_id: UUID) -> list[messages.Lease]:
@@ -105,13 +81,10 @@ def see_worker(connection: Connection, worker: UUID, devices: Sequence[str]) -> 
     )
 
 
-def take(connection: Connection, ask: messages.Ask, slots: range) -> int:
-    """Grant returned and expired candidates to the slots of a request; how many were granted."""
-    taken = 0
+def take(connection: Connection, ask: messages.Ask, campaign: int, slot: int) -> bool:
+    """Grant a returned or expired candidate of a campaign to a slot of a request; False where there is none."""
     for _ in range(LOOKED_AT):
-        if taken == len(slots):
-            break
-        row = connection.execute(text(_TAKE), {"campaigns": ask.campaigns}).first()
+        row = connection.execute(_TAKE, {"campaign": campaign}).first()
         if row is None:
             break
         if row.state != "queued" and not _lose(connection, row):
@@ -119,9 +92,9 @@ def take(connection: Connection, ask: messages.Ask, slots: range) -> int:
         if row.attempts >= MAX_ATTEMPTS:
             give_up(connection, row.id, row.campaign_id, row.number)
             continue
-        grant(connection, row.id, row.campaign_id, row.number, ask, slots[taken])
-        taken += 1
-    return taken
+        grant(connection, row.id, row.campaign_id, row.number, ask, slot)
+        return True
+    return False
 
 
 def grant(connection: Connection, candidate: int, campaign: int, number: int, ask: messages.Ask, slot: int) -> None:
@@ -148,12 +121,13 @@ def begin_attempt(
     later(
         connection,
         """
-        insert into attempt (token, candidate_id, worker_id, request_id, request_slot, resumed_token, resumed_epoch)
-        select %(token)s, %(candidate)s, %(worker)s, %(request)s, %(slot)s, f.token, f.epoch
+        insert into attempt (token, candidate_id, worker_id, request_id, request_slot, devices, resumed_token, resumed_epoch)
+        select %(token)s, %(candidate)s, %(worker)s, %(request)s, %(slot)s, %(devices)s, f.token, f.epoch
         from (values (1)) as always left join artifact f on f.candidate_id = %(candidate)s and f.state = 'current'
         """,
         request=str(ask.request_id),
         slot=slot,
+        devices=max(len(ask.devices), 1),
         **values,
     )
     later(
@@ -172,12 +146,22 @@ def begin_attempt(
 def _lose(connection: Connection, row: Row[Any]) -> bool:
     """End the attempt of a silent worker; False where its heartbeat came first."""
     gone = connection.execute(
-        text("delete from lease where candidate_id = :candidate and expires_at < clock_timestamp() returning worker_id"),
+        text(
+            """
+            delete from lease where candidate_id = :candidate and expires_at < clock_timestamp()
+            returning worker_id, beat_at
+            """
+        ),
         {"candidate": row.id},
     ).first()
     if gone is None:
         return False
-    end_attempt(connection, row.token, "lost")
+    later(  # it held its devices until its last sign of life, however long nobody asked after that
+        connection,
+        "update attempt set outcome = 'lost', ended_at = %(beat_at)s where token = %(token)s and outcome is null",
+        token=row.token,
+        beat_at=gone.beat_at,
+    )
     events.record(connection, row.campaign_id, "lost", row.number, worker=str(gone.worker_id))
     tally.add(connection, row.campaign_id, lost=1)
     return True
@@ -225,13 +209,14 @@ def heartbeat(connection: Connection, token: str, beat: messages.Heartbeat) -> m
             """
             update lease set beat_at = clock_timestamp(), expires_at = clock_timestamp() + make_interval(secs => lease_s),
                              epoch = :epoch, progress = :progress
-            where token = :token returning lease_s
+            where token = :token returning lease_s, (select draining from worker w where w.id = lease.worker_id) as draining
             """
         ),
         {"token": token, "epoch": beat.epoch, "progress": beat.progress},
     ).first()
     if renewed is not None:
-        return messages.HeartbeatAnswer(lease_s=renewed.lease_s, command="continue", current=True)
+        command: messages.Command = "drain" if renewed.draining else "continue"
+        return messages.HeartbeatAnswer(lease_s=renewed.lease_s, command=command, current=True)
     try:
         row = held(connection, token)
     except NotFound:
@@ -257,8 +242,16 @@ def release(connection: Connection, token: str, reason: str) -> None:
     end_attempt(connection, token, "released", reason)
     if row.state in OVER:  # an earlier attempt's result came in meanwhile
         return
+    node_fault = reason in quarantine.NODE_FAULTS
+    if node_fault:
+        quarantine.close(connection, row.worker_id, f"{row.campaign} #{row.number} handed back ({reason})")
     end_lease(connection, row.id)
-    later(connection, "update candidate set state = 'queued' where id = %(id)s", id=row.id)
+    later(
+        connection,
+        "update candidate set state = 'queued', attempts = attempts - %(not_counted)s where id = %(id)s",
+        id=row.id,
+        not_counted=int(node_fault),
+    )
     events.record(connection, row.campaign_id, "released", row.number, reason=reason)
 
 
@@ -275,7 +268,8 @@ def held(connection: Connection, token: str, *, lock: bool = False) -> Row[Any]:
         text(
             """
             select k.id, k.campaign_id, k.number, k.rung, k.state, k.attempts, k.failures, k.hyp_hash, k.token as current_token,
-                   a.outcome, c.name as campaign, c.retries_failed, c.data_hash, c.document -> 'fitness' as weights, c.lease_s
+                   a.outcome, a.worker_id, c.name as campaign, c.retries_failed, c.data_hash,
+                   c.document -> 'fitness' as weights, c.lease_s
             from attempt a join candidate k on k.id = a.candidate_id join campaign c on c.id = k.campaign_id
             where a.token = :token
             """

@@ -20,7 +20,7 @@ class Change(Answer):
 
 class CampaignLine(Answer):
     name: str
-    state: Literal["running", "halted", "finished"]
+    state: messages.CampaignState
     strategy: str
     counts: messages.Counts
     best_number: int | None

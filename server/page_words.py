@@ -25,7 +25,10 @@ STATES: Mapping[str, StateWord] = {
 }
 
 # Icons of what is no candidate's state: campaigns and workers.
-ICONS: Mapping[str, str] = {"finished": "✓", "halted": "!", "silent": "!", "training": "▶", "idle": "○", "gone": "·"}
+ICONS: Mapping[str, str] = {
+    "finished": "✓", "halted": "!", "paused": "‖", "draining": "◑",
+    "silent": "!", "training": "▶", "idle": "○", "gone": "·", "quarantined": "!", "leaving": "◑",
+}  # fmt: skip
 
 METRICS: Mapping[str, str] = {
     "map50_95": "mAP50-95",

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from evolution.fitness import fitness
 from hypevolve import messages
-from server import checkpoints, events, lost_future, tally
+from server import checkpoints, events, lost_future, quarantine, tally
 from server.database import later
 from server.errors import Conflict, Invalid, NotFound
 from server.leases import MAX_ATTEMPTS, OVER, end_attempt, end_lease, held
@@ -111,6 +111,10 @@ def _store(connection: Connection, candidate: int, token: str, body: messages.Re
         if row.current_token == token and row.state not in OVER:
             end_lease(connection, row.id)
             later(connection, "update candidate set state = 'queued' where id = %(id)s", id=row.id)
+        if body.data_hash is not None and row.data_hash is not None and body.data_hash != row.data_hash:
+            quarantine.close(connection, row.worker_id, f"{row.campaign} #{row.number}: {refusal}")
+        elif row.state != "cancelled":
+            quarantine.failed(connection, row.worker_id, row.id, f"{row.campaign} #{row.number}: {refusal}")
         events.record(connection, row.campaign_id, "refused", row.number, reason=refusal)
         return Verdict(True, messages.ResultAnswer(counts=False, reason="refused"), refusal)
     if not counts:
@@ -127,6 +131,7 @@ def _store(connection: Connection, candidate: int, token: str, body: messages.Re
         fitness=_judge(body.metrics, row.weights),
     )
     end_lease(connection, candidate)
+    quarantine.succeeded(connection, row.worker_id)
     later(
         connection,
         "update attempt set outcome = 'done', ended_at = clock_timestamp() where token = %(token)s",
@@ -208,6 +213,7 @@ def store_failure(connection: Connection, token: str, failure: messages.Failure)
         ),
         {"id": row.id, "kind": failure.kind, "state": "failed" if final else "queued", "final": final},
     )
+    quarantine.failed(connection, row.worker_id, row.id, f"{row.campaign} #{row.number} ({failure.kind})")
     happened = "failed" if final else "retried"
     events.record(connection, row.campaign_id, happened, row.number, failure=failure.kind, detail=failure.detail[-500:])
     return messages.FailureAnswer(state="failed" if final else "queued")

@@ -66,11 +66,19 @@ campaign = Table(
     Column("same_seed", Boolean, nullable=False),
     Column("candidates", Integer, CheckConstraint("candidates >= 1", name="budget"), nullable=False),  # the budget
     Column("bred", Integer, nullable=False, server_default="0"),  # numbers given out: candidate k is 0 <= k < bred
+    Column("state", Text, nullable=False, server_default="running"),  # what people decided; see server.steering
+    Column("gpu_hours", Double),
+    Column("deadline", DateTime(timezone=True)),
+    Column("patience", Integer),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("share", Double, CheckConstraint("share > 0", name="share"), nullable=False, server_default="1"),
+    Column("requires", JSONB, nullable=False, server_default="{}"),
     Column("retries_failed", Integer, nullable=False),
     Column("lease_s", Double, nullable=False),
     Column("beat_s", Double, nullable=False),
     Column("data_hash", Text),  # that of the first counted result; later ones must agree
     _stamp("created_at"),
+    CheckConstraint("state in ('running','paused','draining','cancelled')", name="state"),
 )
 
 candidate = Table(
@@ -145,9 +153,18 @@ worker = Table(
     Column("devices", JSONB, nullable=False, server_default="[]"),
     Column("versions", JSONB, nullable=False, server_default="{}"),
     Column("who", Text, nullable=False, server_default=""),  # the caller it spoke as last
+    Column("labels", JSONB, nullable=False, server_default="[]"),
+    Column("memory_gb", JSONB, nullable=False, server_default="{}"),  # of each device, where it is known
+    Column("draining", Boolean, nullable=False, server_default="false"),
+    Column("failed_in_a_row", ARRAY(BigInteger), nullable=False, server_default="{}"),  # candidates; see server.quarantine
+    Column("quarantines", Integer, nullable=False, server_default="0"),  # since the last result that counts
+    Column("quarantine", Text),  # why it gets nothing
+    Column("quarantined_until", DateTime(timezone=True)),
     _stamp("registered_at"),
     _stamp("seen_at"),
 )
+
+Index("worker_name", worker.c.name, worker.c.host, worker.c.registered_at.desc())
 
 attempt = Table(
     "attempt",
@@ -157,6 +174,7 @@ attempt = Table(
     Column("worker_id", Uuid, ForeignKey("worker.id"), nullable=False),
     Column("request_id", Uuid, nullable=False),
     Column("request_slot", Integer, nullable=False),
+    Column("devices", Integer, nullable=False, server_default="1"),
     _stamp("started_at"),
     Column("ended_at", DateTime(timezone=True)),
     Column("outcome", Text),
@@ -260,6 +278,7 @@ tally = Table(
         for name in ("queued", "leased", "running", "done", "failed", "cancelled", "imported", "lost")
     ),
     Column("seconds", Double, nullable=False, server_default="0"),
+    Column("device_s", Double, nullable=False, server_default="0"),  # by a trigger on ``attempt`` (migration 0006)
     postgresql_with={
         "autovacuum_vacuum_scale_factor": 0,
         "autovacuum_vacuum_threshold": 500,

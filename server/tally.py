@@ -21,7 +21,10 @@ _SUMS = ", ".join(f"sum({name}) as {name}" for name in _COLUMNS)
 
 
 class Tally(NamedTuple):
-    """Candidates of the budget by state; ``imported`` rows; how often one was ``lost``; ``seconds`` of counted trainings."""
+    """Candidates of the budget by state; ``imported`` rows; how often one was ``lost``; ``seconds`` of counted trainings.
+
+    ``device_s`` are the seconds in which attempts that have ended held devices, times the devices held.
+    """
 
     queued: int = 0
     leased: int = 0
@@ -32,6 +35,7 @@ class Tally(NamedTuple):
     imported: int = 0
     lost: int = 0
     seconds: float = 0.0
+    device_s: float = 0.0
 
 
 def of(connection: Connection, campaign_id: int) -> Tally:

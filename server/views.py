@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, text
 
 from evolution.campaign import Campaign
 from hypevolve import messages
-from server import campaigns, candidates, event_words, fleet, gene_views, tally
+from server import campaigns, candidates, event_words, fair, fleet, gene_views, tally
 from server.caller import VISIBLE, visible
 from server.gene_views import GeneLine
 from server.page_messages import (
@@ -29,7 +29,6 @@ from server.page_messages import (
     WorkerLine,
     WorkersPage,
 )
-from server.waiting import work_by_campaign
 
 PAGE = 25
 DRAWN, NEWEST_DRAWN = 2000, 500  # dots of a history; a page of a million candidates is as quick as one of a thousand
@@ -151,7 +150,7 @@ def candidate(connection: Connection, name: str, number: int) -> CandidatePage:
 
 def workers(connection: Connection) -> WorkersPage:
     """Every worker heard of in the last day: those that train first, those that fell silent last, those gone apart."""
-    waiting = sum(work_by_campaign(connection).values())
+    waiting = sum(work.returned + work.unbred for work in fair.works(connection, visible()["only"]))
     lines = [_worker_line(worker, waiting) for worker in fleet.workers(connection)]
     order = {"training": 0, "idle": 1, "silent": 2}
     here = sorted((line for line in lines if line.status != "gone"), key=lambda line: (order[line.status], line.worker.name))

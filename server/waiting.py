@@ -9,47 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, text
-
-from server.campaigns import HALTED
 from server.errors import Unavailable
-from server.pulse import LEASES_MAY_EXPIRE
+from server.fair import Offer, Work
 
 LOOK_S = 0.5
-
-
-def work_by_campaign(connection: Connection) -> dict[str, int]:
-    """How many asks each campaign could serve now."""
-    rows = connection.execute(
-        text(
-            f"""
-            select c.name, case when {HALTED} then 0 else c.candidates - c.bred end
-                 + (select count(*) from candidate k where k.campaign_id = c.id and k.state = 'queued')
-                 + (select count(*) from lease l where l.campaign_id = c.id and l.expires_at < clock_timestamp()
-                    and {LEASES_MAY_EXPIRE}) as work
-            from campaign c
-            """
-        )
-    )
-    return {row.name: row.work for row in rows if row.work > 0}
 
 
 class _Waiter(NamedTuple):
     woken: asyncio.Future[bool]
     campaigns: frozenset[str] | None
+    offer: Offer
 
 
 class WorkWatch:
     """Asks that wait, first come first served.
 
     Args:
-        look: how many asks each campaign could serve now.
+        look: the campaigns that could serve asks now, in fair order.
     """
 
-    def __init__(self, look: Callable[[], Awaitable[Mapping[str, int]]]) -> None:
+    def __init__(self, look: Callable[[], Awaitable[Sequence[Work]]]) -> None:
         self._look = look
         self._waiting: list[_Waiter] = []
         self._stirred = asyncio.Event()
@@ -61,9 +43,10 @@ class WorkWatch:
         """Look now: something here may have made work."""
         self._stirred.set()
 
-    async def wait(self, campaigns: list[str] | None, seconds: float) -> bool:
-        """True as soon as there may be work, False after ``seconds``."""
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), None if campaigns is None else frozenset(campaigns))
+    async def wait(self, campaigns: list[str] | None, offer: Offer, seconds: float) -> bool:
+        """True as soon as there may be work that the offer suits, False after ``seconds``."""
+        names = None if campaigns is None else frozenset(campaigns)
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), names, offer)
         self._waiting.append(waiter)
         try:
             return await asyncio.wait_for(waiter.woken, seconds)
@@ -88,14 +71,14 @@ class WorkWatch:
             if not self._waiting:
                 continue
             try:
-                work = dict(await self._look())
+                works = await self._look()
             except Unavailable:
                 continue  # the asks go on waiting; the next look may find the database again
+            left = {work.id: work.returned + work.unbred for work in works}
             for waiter in list(self._waiting):
-                name = next((name for name in work if waiter.campaigns is None or name in waiter.campaigns), None)
-                if name is None or waiter.woken.done():
+                suited = (work for work in works if left[work.id] and work.suits(waiter.offer, waiter.campaigns))
+                work = next(suited, None)
+                if work is None or waiter.woken.done():
                     continue
                 waiter.woken.set_result(True)
-                work[name] -= 1
-                if work[name] == 0:
-                    del work[name]
+                left[work.id] -= 1

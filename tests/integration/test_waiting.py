@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.heartbeats import coordinator, measure
+from server.fair import Offer, Work
 from server.waiting import WorkWatch
 
 
@@ -42,11 +43,12 @@ def test_without_work_and_without_waiting_the_answer_is_204(api: Any) -> None:
 
 def test_no_more_asks_are_woken_than_there_is_work_for() -> None:
     async def scene() -> list[bool]:
-        async def look() -> dict[str, int]:
-            return {"a": 2, "b": 1}
+        async def look() -> list[Work]:
+            return [Work(1, "a", {}, 1, 0, 1, ""), Work(2, "b", {}, 0, 0, 1, ""), Work(3, "c", {"device": "cuda"}, 0, 0, 9, "")]
 
         watch = WorkWatch(look)
-        asks = [asyncio.create_task(watch.wait(names, 3)) for names in (["a"], ["b"], ["a"], ["a"], ["c"], None)]
+        cpu = Offer(frozenset(), ("cpu",), None)
+        asks = [asyncio.create_task(watch.wait(names, cpu, 3)) for names in (["a"], ["b"], ["a"], ["a"], ["c"], None)]
         await asyncio.sleep(0)
         runner = asyncio.create_task(watch.run())
         watch.stir()
@@ -56,6 +58,23 @@ def test_no_more_asks_are_woken_than_there_is_work_for() -> None:
         return [await ask for ask in asks]
 
     assert asyncio.run(scene()) == [True, True, True, False, False, False]
+
+
+def test_a_strategy_that_waits_for_results_is_asked_again_once_there_is_one(api: Any, monkeypatch: Any) -> None:
+    api.create(candidates=60, evolve={"strategy": "yolov5-2024", "seed": 3, "population": 8})
+    first = api.ask(n=20)
+    coordinator = api.http.app.state.coordinator
+    bred: list[int] = []
+    breed = coordinator.breeder.breed
+    monkeypatch.setattr(coordinator.breeder, "breed", lambda work, ask, slot: bred.append(work.id) or breed(work, ask, slot))
+    look = api.http.portal.call
+    assert look(coordinator._look) == []  # however many wait: there is no work before the next result
+    assert [api.ask() for _ in range(3)] == [[], [], []]
+    assert bred == []  # nor does a new ask breed in vain
+    for lease in first:
+        api.result(lease, map50=lease["hyp"]["x"])
+    assert [work.unbred for work in look(coordinator._look)] == [60 - len(first)]
+    assert len(api.ask()) == 1
 
 
 def test_heartbeats_stay_quick_while_500_asks_wait(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evolution.campaign import Campaign, InvalidCampaign, Trainer
+from evolution.campaign_limits import Requires
 from evolution.hyperparameters import LINEAGES, lineage_space
 from evolution.preflight import preflight
 from evolution.result_files import ResultRow, evolve_csv, evolve_txt
@@ -63,9 +64,9 @@ space: {lr0: [1, 1e-5, 1e-1], degrees: {gain: 1, min: 0, max: 90, start: 2}, mix
 fixed: [momentum]
 fitness: {map50_95: 1}
 evolve: {strategy: yolov5-2021, seed: 4, same_seed: true, parents: 3, parent: weighted}
-budget: {candidates: 12, gpu_hours: null, deadline: null, patience: null}
+budget: {candidates: 12, gpu_hours: 4.5, deadline: 2026-12-24T18:00+01:00, patience: 50}
 retries: {failed: 0}
-lease: {heartbeat: 500ms, expire: 5m, checkpoint: 1m}
+lease: {heartbeat: 500ms, expire: 5m, checkpoint: 1m, priority: 2, share: 3, requires: {labels: a100, gpu_memory: 24}}
 """,
         **{"hyp.yaml": hyp_text(lr0=0.02)},
     )
@@ -82,6 +83,9 @@ lease: {heartbeat: 500ms, expire: 5m, checkpoint: 1m}
     assert campaign.options == options
     assert (campaign.candidates, campaign.retries_failed) == (12, 0)
     assert (campaign.heartbeat_s, campaign.expire_s, campaign.checkpoint_s) == (0.5, 300.0, 60.0)
+    assert (campaign.gpu_hours, campaign.deadline, campaign.patience) == (4.5, "2026-12-24T18:00:00+01:00", 50)
+    assert (campaign.priority, campaign.share) == (2, 3.0)
+    assert campaign.requires == Requires(("a100",), None, 1, 24.0)
 
 
 def test_ultralytics_order():
@@ -208,9 +212,20 @@ def test_rows_of_earlier_evolutions():
             "known: parents, parent, mutation_probability, sigma, faithful",
         ),
         (
-            MINIMAL + "budget: {gpu_hours: 4}\n",
-            "campaign.yaml:3 budget.gpu_hours: is not in this version; remove gpu_hours, or set it to null; "
-            "budget.candidates acts",
+            MINIMAL + "budget: {gpu_hours: -4}\n",
+            "campaign.yaml:3 budget.gpu_hours: is -4; write a number above 0, at most 1e+09",
+        ),
+        (
+            MINIMAL + "budget: {deadline: 2026-12-24T18:00}\n",
+            "campaign.yaml:3 budget.deadline: is '2026-12-24T18:00'; write a moment with its offset from UTC, ",
+        ),
+        (
+            MINIMAL + "lease: {requires: {labels: [a b]}}\n",
+            "campaign.yaml:3 lease.requires.labels: is ['a b']; write a list of names such as [a100]; ",
+        ),
+        (
+            MINIMAL + "lease: {requires: {device: tpu}}\n",
+            "campaign.yaml:3 lease.requires.device: is 'tpu'; write one of cpu, cuda, mps",
         ),
         (
             MINIMAL + "budget: {candidates: 0}\n",
