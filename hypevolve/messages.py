@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
 from hypevolve.access_messages import CreateToken as CreateToken
 from hypevolve.access_messages import Event as Event
@@ -22,20 +22,26 @@ from hypevolve.access_messages import NewToken as NewToken
 from hypevolve.access_messages import Scope as Scope
 from hypevolve.access_messages import Token as Token
 from hypevolve.access_messages import TokenList as TokenList
+from hypevolve.fleet_messages import OLDEST_PROTOCOL as OLDEST_PROTOCOL
+from hypevolve.fleet_messages import PROTOCOL as PROTOCOL
+from hypevolve.fleet_messages import Drained as Drained
+from hypevolve.fleet_messages import HeldLease as HeldLease
+from hypevolve.fleet_messages import Registered as Registered
+from hypevolve.fleet_messages import RegisterWorker as RegisterWorker
+from hypevolve.fleet_messages import SelfTest as SelfTest
+from hypevolve.fleet_messages import Worker as Worker
+from hypevolve.fleet_messages import WorkerList as WorkerList
 from hypevolve.shapes import Answer as Answer
 from hypevolve.shapes import Name as Name
 from hypevolve.shapes import Request as Request
 
 PREFIX = "/api/v1"
-PROTOCOL = 1
-OLDEST_PROTOCOL = 1  # that a coordinator still serves
 COMMAND_HEADER = "Hypevolve-Command"  # of an answer without work
 REASON_HEADER = "Hypevolve-Reason"
 CHECKPOINT_S = 300.0  # the longest that a training goes without a checkpoint, where the campaign says nothing else
 
 Value = float | bool | str  # of a gene: a number, or one of its choices
 HypSet = dict[str, Value]
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Metrics = Annotated[dict[str, float], Field(max_length=64)]
 State = Literal["queued", "leased", "running", "done", "failed", "cancelled"]
 Origin = Literal["initial", "bred", "imported", "enqueued", "confirm"]
@@ -45,46 +51,6 @@ AskCommand = Literal["drain", "self-test"]
 
 
 # ---- workers and leases ------------------------------------------------------------------------------------------------------
-
-
-class SelfTest(Request):
-    """How a worker judges itself, when it has been asked to."""
-
-    passed: bool
-    detail: Annotated[str, Field(max_length=2000)] = ""
-
-
-class RegisterWorker(Request):
-    """A worker introduces itself; ``worker`` is new at every process start. Repeated with the outcome of a self-test.
-
-    Unknown keys are ignored here alone: a worker of a later version must be able to hear that the coordinator is older.
-    """
-
-    model_config = ConfigDict(extra="ignore")
-
-    worker: UUID
-    name: Annotated[str, Field(min_length=1, max_length=128)]
-    host: Annotated[str, Field(max_length=255)] = ""
-    devices: Annotated[list[str], Field(max_length=64)] = ["cpu"]
-    protocol: int = PROTOCOL
-    versions: Annotated[dict[str, str], Field(max_length=32)] = {}
-    labels: Annotated[list[Label], Field(max_length=32)] = []
-    memory_gb: Annotated[dict[str, Annotated[float, Field(ge=0)]], Field(max_length=64)] = {}
-    self_test: SelfTest | None = None
-
-
-class Registered(Answer):
-    """What the coordinator tells a new worker about itself. ``protocol`` is the one to speak: the older of the two."""
-
-    protocol: int
-    version: str
-    limits: dict[str, float] = {}
-
-
-class Drained(Answer):
-    """How many worker processes were asked to finish what they train and end."""
-
-    processes: int
 
 
 class Ask(Request):
@@ -376,36 +342,6 @@ class Retried(Answer):
     """How many failed candidates are offered again."""
 
     retried: int
-
-
-class HeldLease(Answer):
-    campaign: str
-    number: int
-    epoch: int
-    progress: float
-    beat_age_s: float
-    expires_in_s: float
-
-
-class Worker(Answer):
-    """A worker and what it holds. ``silent`` is True once one of its leases has expired."""
-
-    worker: UUID
-    name: str
-    host: str
-    devices: list[str]
-    versions: dict[str, str]
-    labels: list[str] = []
-    draining: bool = False
-    quarantine: str | None = None  # why it gets nothing until it passes its self-test
-    registered_at: datetime
-    seen_age_s: float
-    silent: bool
-    leases: list[HeldLease]
-
-
-class WorkerList(Answer):
-    items: list[Worker]
 
 
 # ---- errors -----------------------------------------------------------------------------------------------------------------
