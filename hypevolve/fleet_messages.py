@@ -1,5 +1,7 @@
 """Messages about workers: who they are, what they can, how they stand, what they hold."""
 
+# ruff: noqa: RUF012 - pydantic copies defaults
+
 from __future__ import annotations
 
 from datetime import datetime
