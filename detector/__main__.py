@@ -1,4 +1,4 @@
-"""``python -m detector train | val | predict | benchmark | models | digits``: the detector on its own, without a campaign."""
+"""``python -m detector train | val | predict | export | benchmark | models | digits``: the detector on its own."""
 
 from __future__ import annotations
 
@@ -76,6 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--imgsz", type=int, help="pixels, long side (default: what it was trained at)")
     predict.add_argument("--conf", type=float, default=0.25, help="least confidence")
     _add_machine(predict)
+    export = commands.add_parser("export", help="write a checkpoint as an ONNX file, and compare what it computes")
+    export.add_argument("weights", help="a .safetensors checkpoint of ours")
+    export.add_argument("--format", default="onnx", choices=("onnx",))
+    export.add_argument("--out", metavar="FILE", help="default: beside the checkpoint")
+    export.add_argument("--imgsz", type=int, help="pixels of the size it is checked at (default: what it was trained at)")
     benchmark = commands.add_parser("benchmark", help="images per second of training and of prediction, on random pixels")
     benchmark.add_argument("--model", default="yolov5n", choices=MODELS)
     benchmark.add_argument("--imgsz", type=int, default=320)

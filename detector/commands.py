@@ -22,6 +22,7 @@ from detector.dataset import read_text
 from detector.errors import DataError, TrainingDiverged
 from detector.evaluate import detect, detections, truth
 from detector.execution import Execution
+from detector.export import to_onnx
 from detector.lineages import OPERATING_POINT, loss_of
 from detector.metrics import evaluate as judge
 from detector.models import ARCHITECTURES, Detector, cost
@@ -160,6 +161,18 @@ def predict(options: argparse.Namespace) -> int:
     rows = write(opened, options.source, options.out, options.imgsz or opened.imgsz, options.conf, options.device)
     boxes = sum(len(row["boxes"]) for row in rows)
     print(f"{len(rows)} images, {boxes} boxes above {options.conf:g}: {options.out}/predictions.json")
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Writes a checkpoint in another format."""
+    opened = checkpoint.open_model(options.weights)
+    imgsz, step = options.imgsz or opened.imgsz, int(opened.model.strides.max())
+    if imgsz < step or imgsz % step:
+        raise UsageError(f"--imgsz is {imgsz}, but must be a multiple of {step}")
+    out = options.out or Path(options.weights).with_suffix(f".{options.format}")
+    worst = to_onnx(opened, out, imgsz)
+    print(f"{out}: {len(opened.names)} classes, rows differ from the network's by at most {worst:.1e}")
     return 0
 
 

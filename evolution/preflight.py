@@ -107,9 +107,9 @@ def _inert(campaign: Campaign, strategy: Strategy, facts: Mapping[str, Any]) -> 
     if facts.get("polygons") is False:
         inert["copy_paste"] = "the data has no polygons"
     if campaign.base.get("rect") is True:
-        inert |= dict.fromkeys(("mosaic", "mixup"), "rect: true trains without mosaic")
+        inert |= dict.fromkeys(("mosaic", "mixup", "copy_paste"), "rect: true trains without mosaic")
     elif _stays_zero(campaign, strategy, "mosaic"):
-        inert["mixup"] = "blends mosaics, and mosaic stays 0"
+        inert |= {"mixup": "blends mosaics, and mosaic stays 0", "copy_paste": "pastes into mosaics, and mosaic stays 0"}
     if campaign.base.get("anchors") == "stock":
         inert["anchors"] = "anchors: stock keeps the model's own"
     if _stays_zero(campaign, strategy, "warmup_epochs"):

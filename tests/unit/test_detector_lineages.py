@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +19,11 @@ from detector.boxes import decode, exponential_size, overlap
 from detector.cache import OUTLINE_POINTS, Picture
 from detector.lineages import OPERATING_POINT, loss_of
 from detector.models import Detector
+from evolution.campaign import Campaign
 from evolution.hyperparameters import LINEAGES, Hyperparameters, lineage_space
+from evolution.preflight import preflight
 
+ROOT = Path(__file__).resolve().parents[2]
 SIDE = 96
 
 
@@ -391,3 +396,50 @@ def test_hyp_sets_of_a_lineage():
     # The sigma of 2019 per gene, at a common sigma of 0.2.
     sigma = {g.name: round(g.gain * 0.2, 9) for g in lineage_space("yolov3-2019")}
     assert (sigma["giou"], sigma["momentum"], sigma["weight_decay"], sigma["lrf"]) == (0.15, 0.05, 0.2, 0)
+
+
+# The table for people, docs/GENES.md, is held to the code.
+
+
+def gene_rows():
+    lines = (ROOT / "docs" / "GENES.md").read_text(encoding="utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return [row for row in cells if row[0] not in ("gene", "---")]
+
+
+def test_the_gene_table_has_every_gene_of_every_lineage_once():
+    named = [(lineage, row[0]) for row in gene_rows() for lineage in row[1].split(", ")]
+    assert sorted(named) == sorted((x, g.name) for x in LINEAGES for g in lineage_space(x))
+    inert = {(lineage, row[0]) for row in gene_rows() for lineage in row[1].split(", ") if "**ever**" in row[2]}
+    assert inert == INERT
+
+
+@pytest.mark.parametrize("row", gene_rows(), ids=lambda row: f"{row[0]}-{row[1].split(',')[0]}")
+def test_the_gene_table_names_modules_and_tests_that_are_there(row):
+    for module in re.findall(r"`([^`]+)`", row[3]):
+        assert re.search(rf"\b{row[0]}\b", (ROOT / module).read_text(encoding="utf-8")), f"{module} does not know {row[0]}"
+    (test,) = re.findall(r"`(test_\w+)`", row[5])
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_detector_*.py")]
+    assert any(f"def {test}(" in source for source in sources), f"no test {test}"
+
+
+@pytest.mark.parametrize(
+    ("space", "base", "facts", "inert"),
+    [
+        ({}, {}, {"classes": 1}, {"cls", "cls_pw"}),
+        ({"copy_paste": {"start": 0.3}}, {}, {"polygons": False}, {"copy_paste"}),
+        ({"mixup": {"start": 0.3}, "copy_paste": {"start": 0.3}}, {"rect": True}, {}, {"mosaic", "mixup", "copy_paste"}),
+        (
+            {"mosaic": {"start": 0}, "mixup": {"start": 0.3}, "copy_paste": {"start": 0.3}},
+            {},
+            {"polygons": True},
+            {"mixup", "copy_paste"},
+        ),
+        ({}, {"anchors": "stock"}, {}, {"anchors"}),
+        ({"warmup_epochs": {"start": 0}}, {}, {}, {"warmup_momentum", "warmup_bias_lr"}),
+    ],
+)
+def test_the_preflight_names_genes_that_cannot_act(space, base, facts, inert):
+    document = {"name": "x", "base": {"epochs": 10, **base}, "space": space, "evolve": {"strategy": "yolov5-2021"}}
+    campaign = Campaign.from_document(document)
+    assert {gene.name for gene in preflight(campaign, facts).genes if gene.status == "inert"} == inert

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.evaluate import detections, detections_on_device
+from detector.lineages import OPERATING_POINT
 from detector.metrics import Found, Truth, average_precision, evaluate
 from detector.nms import box_iou, nms, nms_on_device
+from evolution.hyperparameters import LINEAGES
 
 
 def random_boxes(rng, n, side=100):
@@ -37,9 +39,17 @@ def scenes(rng, images, classes, quality):
     return found, truth
 
 
-def coco(found, truth, classes):
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
+TOOLS = ("pycocotools", "faster_coco_eval")
+
+
+def coco(found, truth, classes, tool="pycocotools"):
+    """An evaluation by one of the COCO tools, after accumulate()."""
+    if tool == "pycocotools":
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    else:
+        from faster_coco_eval import COCO
+        from faster_coco_eval import COCOeval_faster as COCOeval
 
     def row(box):
         return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
@@ -68,20 +78,58 @@ def coco(found, truth, classes):
         run.params.maxDets = [1, 10, 300]
         run.evaluate()
         run.accumulate()
+    return run
+
+
+def coco_maps(run):
     precision = run.eval["precision"][:, :, :, 0, 2]
     valid = precision > -1
     return precision[0][valid[0]].mean(), precision[valid].mean()
 
 
+@pytest.mark.parametrize("tool", TOOLS)
 @pytest.mark.parametrize("quality", [0.5, 3.0, 12.0])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_agrees_with_pycocotools(quality, seed):
+def test_agrees_with_the_coco_tools(quality, seed, tool):
     found, truth = scenes(np.random.default_rng(seed), 40, 5, quality)
     ours = evaluate(found, truth, 6)  # a class without labels does not count
-    map50, map50_95 = coco(found, truth, 6)
+    map50, map50_95 = coco_maps(coco(found, truth, 6, tool))
     assert ours["map50"] == pytest.approx(map50, abs=1e-4)
     assert ours["map50_95"] == pytest.approx(map50_95, abs=1e-4)
     assert 0 < ours["map50_95"] < ours["map50"] <= 1
+
+
+@pytest.mark.parametrize("lineage", LINEAGES)
+@pytest.mark.parametrize("seed", [2, 3])
+def test_operating_points_agree_with_pycocotools(lineage, seed):
+    # At IoU 0.5, from the matches that pycocotools made of the same detections.
+    found, truth = scenes(np.random.default_rng(seed), 12, 3, 2.0)
+    found = [f._replace(scores=f.scores**3) for f in found]  # some lie below 0.001, many below 0.1
+    everything = coco(found, truth, 3)
+    tables = []
+    for c in range(3):
+        of_class = [e for e in everything.evalImgs if e and e["category_id"] == c and e["aRng"] == everything.params.areaRng[0]]
+        scores = np.concatenate([e["dtScores"] for e in of_class])
+        true = np.concatenate([e["dtMatches"][0] > 0 for e in of_class])
+        tables.append((scores, true, sum(len(e["gtIds"]) for e in of_class)))
+
+    def at(confidence):
+        rows = []
+        for scores, true, labels in tables:
+            taken = scores >= confidence
+            precision, recall = true[taken].sum() / max(taken.sum(), 1), true[taken].sum() / labels
+            rows.append((precision, recall, 2 * precision * recall / max(precision + recall, 1e-12)))
+        return np.mean(rows, 0)
+
+    point = OPERATING_POINT[lineage]
+    ours = evaluate(found, truth, 3, point)
+    if point is None:
+        expected = max((at(s) for s in np.unique(np.concatenate([t[0] for t in tables]))), key=lambda row: row[2])
+    else:
+        assert ours["conf"] == point
+        expected = at(point)
+        assert not np.allclose(expected, at(0.0))
+    np.testing.assert_allclose([ours[k] for k in ("precision", "recall", "f1")], expected, atol=1e-4)
 
 
 def test_perfect_detections():
