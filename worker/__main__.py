@@ -49,9 +49,14 @@ def _settings(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Set
     parser.add_argument("--name", default=socket.gethostname(), help="shown to people; default: the host's name")
     parser.add_argument("--folder", type=Path, help="where results wait for the coordinator; default: STATE/hypevolve/NAME")
     parser.add_argument(
-        "--devices", default="all", help="cpu, cpu*8, cuda:0,cuda:1, all (every GPU, else one CPU); default: all"
+        "--devices",
+        default="all",
+        help="cpu, cpu*8, cuda:0,cuda:1, cuda:0+cuda:1 (both for one candidate), all (each GPU, else a CPU)",
     )
     parser.add_argument("--campaign", action="append", default=[], metavar="NAME", help="only this campaign; may be repeated")
+    parser.add_argument(
+        "--label", action="append", default=[], metavar="NAME", help="what campaigns may require of a worker; may be repeated"
+    )
     parser.add_argument("--data-root", type=Path, default=Path(), help="where a campaign's relative paths start; default: here")
     parser.add_argument("--max", type=_positive, metavar="N", help="end after N candidates")
     parser.add_argument("--until-idle", type=_seconds, metavar="SECONDS", help="end after so long without work")
@@ -81,6 +86,7 @@ def _settings(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Set
         host=socket.gethostname(),
         data_root=data_root,
         campaigns=arguments.campaign,
+        labels=arguments.label,
         most=arguments.max,
         until_idle_s=arguments.until_idle,
         stall_s=arguments.stall,

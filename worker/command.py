@@ -95,7 +95,7 @@ def _argv(trainer: Mapping[str, Any], context: Context) -> list[str]:
     places = {
         "{hyp}": str(hyp),
         "{epochs}": str(context.epochs),
-        "{device}": context.device,
+        "{device}": ",".join(context.devices),
         "{seed}": str(context.seed),
         "{dir}": str(context.dir),
         "{name}": context.name,

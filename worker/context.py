@@ -22,7 +22,8 @@ class Context:
     """One training, as a ``module:function(ctx)`` sees it.
 
     ``hyp`` is the hyp set, ``base`` the base scenario, ``dir`` an empty folder that is removed afterwards, ``data_root`` the
-    folder that relative paths of the campaign start at. The function returns a mapping of metrics.
+    folder that relative paths of the campaign start at. ``devices`` are those that train the candidate together, ``device`` the
+    first of them. The function returns a mapping of metrics.
 
     ``checkpoint`` is a file to go on from, where it exists when the training starts, and to write where the training stands to:
     safetensors or JSON, beside it first and then renamed (``os.replace``). It is sent to the coordinator, and whichever node
@@ -32,6 +33,7 @@ class Context:
     hyp: dict[str, float | bool | str]
     epochs: int
     device: str
+    devices: list[str]
     seed: int
     dir: Path
     base: dict[str, Any]

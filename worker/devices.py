@@ -17,8 +17,11 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLI
 _DETECTOR_NEEDS = {"torch": "torch", "cv2": "opencv-python", "numpy": "numpy"}
 
 
+_NAME = r"(?:cpu|mps|cuda(?::\d+)?)"
+
+
 class Device(NamedTuple):
-    """``name`` is what a trainer is told (cuda:0), ``label`` is unique within a worker (cuda0)."""
+    """``name`` is what a trainer is told (cuda:0, or cuda:0+cuda:1), ``label`` is unique within a worker (cuda0)."""
 
     label: str
     name: str
@@ -35,9 +38,9 @@ def parse_devices(text: str) -> list[Device]:
     else:
         names = []
         for part in text.split(","):
-            match = re.fullmatch(r"\s*(cpu|mps|cuda(?::\d+)?)(?:\*(\d{1,3}))?\s*", part)
+            match = re.fullmatch(rf"\s*({_NAME}(?:\+{_NAME})*)(?:\*(\d{{1,3}}))?\s*", part)
             if not match:
-                raise ValueError(f"'{part}' is no device; write cpu, cpu*8, cuda:0, cuda:0,cuda:1 or all")
+                raise ValueError(f"'{part}' is no device; write cpu, cpu*8, cuda:0, cuda:0,cuda:1, cuda:0+cuda:1 or all")
             names += [match[1]] * int(match[2] or 1)
     if not names:
         raise ValueError("no device; write cpu, cuda:0 or all")
@@ -61,7 +64,7 @@ def absent(devices: Sequence[Device]) -> str | None:
     A torch without CUDA next to a driver says nothing of the torch that a command has in its own environment, and no torch
     nothing at all.
     """
-    names = [device.name for device in devices if device.name.startswith("cuda")]
+    names = [name for device in devices for name in device.name.split("+") if name.startswith("cuda")]
     if not names or "torch" in missing_for_detector() or (asked := _ask_torch()) is None:
         return None
     if not asked.with_cuda and _has_driver():
@@ -76,6 +79,19 @@ def cuda_fault(names: Sequence[str], torch_version: str, count: int) -> str | No
             sees = f"only cuda:0 to cuda:{count - 1}" if count > 1 else "only cuda:0" if count else "no CUDA device"
             return f"--devices: {name} is not there; torch {torch_version} sees {sees}"
     return None
+
+
+def memory_gb(names: Sequence[str]) -> dict[str, float]:
+    """The memory of each GPU among ``names``, in GB; nothing where torch sees none."""
+    wanted = {name: int(name.partition(":")[2] or 0) for name in names if name.startswith("cuda")}
+    if not wanted or not _has_driver() or "torch" in missing_for_detector():
+        return {}
+    question = (
+        "import torch; c = torch.cuda; print(*[c.get_device_properties(i).total_memory for i in range(c.device_count())])"
+    )
+    answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=False)
+    sizes = [int(word) for word in answer.stdout.split() if word.isdigit()]
+    return {name: sizes[index] / 1e9 for name, index in wanted.items() if index < len(sizes)}
 
 
 def _has_driver() -> bool:

@@ -68,6 +68,10 @@ class TrainingProcess:
             os.truncate(self._log_file, 0)  # the log is that of the current training
         self._tell({"do": "train", **assignment})
 
+    def examine(self, device: str, folder: Path) -> None:
+        """Have it test device and disk; it says "examined" with what is wrong."""
+        self._tell({"do": "examine", "token": "self-test", "device": device, "dir": str(folder)})
+
     def cancel(self, token: str) -> None:
         """Ask the training to stop at its next report."""
         self._tell({"do": "cancel", "token": token})

@@ -25,6 +25,7 @@ from worker.errors import CannotWork
 from worker.gate import Gate
 from worker.heartbeat import Heartbeat
 from worker.process import Died, Said, TrainingProcess
+from worker.quarantine import Quarantine
 from worker.sender import Sender
 from worker.spool import Parcel, Spool
 
@@ -65,6 +66,7 @@ class Desk:
     spool: Spool
     sender: Sender
     gate: Gate
+    quarantine: Quarantine
 
 
 class Slot(threading.Thread):
@@ -127,13 +129,22 @@ class Slot(threading.Thread):
     def _ask(self) -> messages.Lease | None:
         desk = self._desk
         request = messages.Ask(
-            request_id=uuid4(), worker=desk.worker, devices=[self._device.name], campaigns=desk.campaigns, n=1
+            request_id=uuid4(), worker=desk.worker, devices=self._device.name.split("+"), campaigns=desk.campaigns, n=1
         )
         pause = 0
+        told: list[tuple[messages.AskCommand, str, float]] = []
+
+        def heed(command: messages.AskCommand, reason: str, seconds: float) -> None:
+            told.append((command, reason, seconds))
+
         while not desk.gate.closed.is_set():
             try:
-                leases = desk.asking.ask(request, wait_s=desk.gate.wait_s(LONG_POLL_S))
+                asked_at = time.monotonic()
+                wait_s = desk.gate.wait_s(LONG_POLL_S)
+                leases = desk.asking.ask(request, wait_s=wait_s, heed=heed)
                 desk.contact.answered()
+                if told:
+                    self._heed_ask(*told[-1], asked_at)
                 return leases[0] if leases else None
             except Unreachable:
                 break  # the gate has closed: nothing else ends its patience
@@ -142,6 +153,36 @@ class Slot(threading.Thread):
                 pause = min(pause + 1, 30)
                 desk.gate.closed.wait(pause)
         return None
+
+    def _heed_ask(self, command: messages.AskCommand, reason: str, wait_s: float, asked_at: float) -> None:
+        """The coordinator wants something else than to give work."""
+        if command == "drain":
+            self._log.info("%s: ends (%s)", self._title, reason)
+            self._desk.gate.close()
+        else:
+            self._desk.quarantine.serve(self._title, asked_at, reason, wait_s, self._examine)
+
+    def _examine(self) -> str:
+        """What is wrong with this node, as a new training process finds; empty where nothing is."""
+        self._process.kill()
+        self._ensure_process()
+        folder = self._desk.spool.scratch("self-test")
+        self._process.examine(self._device.name, folder)
+        end = time.monotonic() + START_S
+        try:
+            while (left := end - time.monotonic()) > 0 and not self._stopping.is_set():
+                try:
+                    item = self._inbox.get(timeout=left)
+                except queue.Empty:
+                    break
+                if isinstance(item, Said) and item.message["say"] == "examined":
+                    return str(item.message["fault"])
+                if isinstance(item, Died) and item.process == self._process.pid:
+                    self._process.kill()
+                    return f"the training process died ({item.status}) {self._process.tail()[-500:]}".strip()
+            return f"no answer from the training process within {START_S:g} s"
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _ensure_process(self) -> None:
         """Raises CannotWork where the training process does not start."""

@@ -20,9 +20,10 @@ from hypevolve import __version__, messages
 from hypevolve.client import FOREVER, ONCE, Client
 from hypevolve.errors import HypevolveError, Unreachable
 from worker.contact import Contact
-from worker.devices import Device, environment_for, missing_for_detector
+from worker.devices import Device, environment_for, memory_gb, missing_for_detector
 from worker.errors import CannotWork
 from worker.gate import Gate
+from worker.quarantine import Quarantine
 from worker.sender import Sender
 from worker.slot import CANCEL_GRACE_S, Desk, Slot
 from worker.spool import Spool
@@ -49,6 +50,7 @@ class Settings:
     data_root: Path
     token: str | None = field(default=None, repr=False)
     campaigns: Sequence[str] = ()
+    labels: Sequence[str] = ()
     most: int | None = None
     until_idle_s: float | None = None
     stall_s: float | None = None
@@ -93,6 +95,7 @@ class Supervisor:
             spool=self._spool,
             sender=self._sender,
             gate=self._gate,
+            quarantine=Quarantine(self._gate, lambda test: self._asking.register(self._introduction(test))),
         )
         self._slots = [
             Slot(device, desk, environment_for(device, settings.environment), self._news) for device in settings.devices
@@ -153,15 +156,8 @@ class Supervisor:
     def _register(self) -> None:
         """In a thread of its own, so that a stop is heard while the coordinator is silent."""
         settings = self._settings
-        introduction = messages.RegisterWorker(
-            worker=settings.worker,
-            name=settings.name,
-            host=settings.host,
-            devices=[device.name for device in settings.devices],
-            versions=_versions(),
-        )
         try:
-            answer = self._asking.register(introduction)
+            answer = self._asking.register(self._introduction())
         except Unreachable:
             # Stopped, or idle for too long, before the coordinator answered.
             within = f"{settings.until_idle_s or 0:g} s (--until-idle)"
@@ -172,12 +168,27 @@ class Supervisor:
             self._news.put(CannotWork(str(error), error.exit_code))
             return
         self._contact.answered()
-        if answer.protocol != messages.PROTOCOL:
-            theirs = f"the coordinator speaks protocol {answer.protocol}, this worker {messages.PROTOCOL}"
-            self._news.put(CannotWork(f"{theirs}; run the same version on both", exit_code=4))
+        if not messages.OLDEST_PROTOCOL <= answer.protocol <= messages.PROTOCOL:
+            ours = f"this worker {messages.OLDEST_PROTOCOL} to {messages.PROTOCOL}"
+            theirs = f"the coordinator (version {answer.version}) speaks protocol {answer.protocol}, {ours}"
+            self._news.put(CannotWork(f"{theirs}; upgrade the coordinator first, then its workers", exit_code=4))
             return
         self._news.put("registered")
         self._look_for_campaigns()
+
+    def _introduction(self, self_test: messages.SelfTest | None = None) -> messages.RegisterWorker:
+        settings = self._settings
+        devices = [name for device in settings.devices for name in device.name.split("+")]
+        return messages.RegisterWorker(
+            worker=settings.worker,
+            name=settings.name,
+            host=settings.host,
+            devices=devices,
+            versions=_versions(),
+            labels=list(settings.labels),
+            memory_gb=memory_gb(devices),
+            self_test=self_test,
+        )
 
     def _look_for_campaigns(self) -> None:
         """A misspelt --campaign must not look like a coordinator without work."""

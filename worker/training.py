@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from worker import self_test
 from worker.blame import one_line
 from worker.context import Context, Say, final_metrics
 from worker.errors import Cancelled, Interrupted, NotInstalled, TrainingFailed
@@ -40,6 +41,10 @@ def main() -> None:
     desk.say({"say": "ready"})
     while True:
         assignment = desk.next()
+        if assignment["do"] == "examine":
+            found = self_test.fault(assignment["device"], Path(assignment["dir"]))
+            desk.say({"say": "examined", "fault": found, "token": assignment["token"]})
+            continue
         desk.say({**run(assignment, desk.say, desk.cancelled), "token": assignment["token"]})
 
 
@@ -47,10 +52,12 @@ def run(assignment: Mapping[str, Any], say: Say, cancelled: threading.Event) -> 
     """Train once and say how it ended: done, failed, cancelled, interrupted or not_installed. Raises nothing."""
     began = time.monotonic()
     scratch = Path(assignment["dir"])
+    devices = assignment["device"].split("+")
     context = Context(
         hyp=dict(assignment["hyp"]),
         epochs=assignment["epochs"],
-        device=assignment["device"],
+        device=devices[0],
+        devices=devices,
         seed=assignment["seed"],
         dir=scratch,
         base=dict(assignment["base"]),
@@ -153,7 +160,7 @@ class _Desk:
     def _listen(self) -> None:
         for line in self._commands:
             command = json.loads(line)
-            if command["do"] == "train":
+            if command["do"] in ("train", "examine"):
                 self._token = command["token"]
                 self.cancelled.clear()
                 self._assignments.put(command)

@@ -50,6 +50,7 @@ class Coordinator:
         self.leases: list[dict[str, Any]] = []
         self.answer: Callable[[Asked], int | str | None] = lambda _: None
         self.command: Callable[[str], str] = lambda _token: "continue"
+        self.told: list[str] = []  # commands in the place of work
         self.checkpoint: Any = {"sha256": "", "bytes": 0, "epoch": 0}
         coordinator = self
 
@@ -72,6 +73,9 @@ class Coordinator:
                 self.send_response(code)
                 self.send_header("Content-Length", str(len(content)))
                 self.send_header("Retry-After", "0.05" if code == 204 else "0")
+                if asked.path == "/api/v1/leases" and asked.method == "POST" and coordinator.told and code == 204:
+                    self.send_header("Hypevolve-Command", coordinator.told.pop())
+                    self.send_header("Hypevolve-Reason", "three failed")
                 self.end_headers()
                 self.wfile.write(content)
 
@@ -86,7 +90,7 @@ class Coordinator:
         if asked.path == "/api/v1/workers":
             return 200, {"protocol": 1, "version": "0"}
         if asked.path == "/api/v1/leases":
-            return (200, {"leases": [self.leases.pop(0)]}) if self.leases else (204, None)
+            return (200, {"leases": [self.leases.pop(0)]}) if self.leases and not self.told else (204, None)
         if asked.path == "/api/v1/campaigns":
             return 200, {"items": [{**CAMPAIGN, "name": name} for name in ("bccd", "mine")]}
         if asked.path.endswith("/epochs"):
@@ -252,6 +256,29 @@ def test_a_function_goes_on_from_the_checkpoint_of_another_node(
     assert [result.body["metrics"]["map50"] for result in coordinator.of("result$")] == [2, 0]
     assert "bccd #0: goes on from its checkpoint, epoch 2" in worker.log
     assert "bccd #1: no checkpoint" in worker.log
+
+
+def test_a_worker_in_quarantine_tests_itself_and_goes_on(
+    coordinator: Coordinator, start: Callable[..., Worker], tmp_path: Path
+):
+    coordinator.told = ["self-test"]
+    coordinator.offer(QUICK, tmp_path)
+    worker = start("--label", "fast", "--max", "1")
+    assert worker.ends() == 0, worker.log
+    first, tested = coordinator.of("POST .*workers$")[:2]
+    assert (first.body["labels"], first.body["self_test"]) == (["fast"], None)
+    assert tested.body["self_test"] == {"passed": True, "detail": ""}
+    assert tested.body["worker"] == first.body["worker"]
+    assert len(coordinator.of("result$")) == 1
+    assert re.search(r"in quarantine \(three failed\); a self-test comes in 0 s", worker.log)
+    assert not list((tmp_path / "folder" / "scratch").iterdir())
+
+
+def test_a_worker_without_work_that_is_told_to_drain_ends(coordinator: Coordinator, start: Callable[..., Worker]):
+    coordinator.told = ["drain"]
+    worker = start()
+    assert worker.ends() == 0, worker.log
+    assert "ends (three failed)" in worker.log
 
 
 def test_a_result_is_repeated_unchanged_until_it_is_answered(
