@@ -16,7 +16,7 @@ from typing import Annotated, cast
 
 import typer
 
-from hypevolve import __version__, access, credentials, demo, messages, offline, online, programs
+from hypevolve import __version__, access, credentials, demo, messages, offline, online, programs, steering
 from hypevolve.console import CommandFailed, Output
 from hypevolve.errors import HypevolveError
 from hypevolve.run import INTERRUPTED, Wish
@@ -129,6 +129,28 @@ def extend(
 ) -> None:
     """Change a campaign's budget."""
     online.extend(context.obj, name, candidates)
+
+
+@app.command()
+def edit(
+    context: typer.Context,
+    name: CampaignName,
+    bounds: Annotated[list[str], typer.Option(metavar="GENE=LOWER:UPPER", help="New bounds; may be repeated.")] = [],  # noqa: B006
+    fix: Annotated[list[str], typer.Option(metavar="GENE[=VALUE]", help="Keep a gene where it is, or at a value.")] = [],  # noqa: B006
+    free: Annotated[list[str], typer.Option(metavar="GENE", help="Let a gene move.")] = [],  # noqa: B006
+) -> None:
+    """Change the bounds of genes while a campaign runs, fix some or let others move. Earlier rows still inform."""
+    steering.edit(context.obj, name, bounds, fix, free)
+
+
+@app.command()
+def enqueue(
+    context: typer.Context,
+    name: CampaignName,
+    hyp: Annotated[Path, typer.Argument(metavar="HYP.yaml", help="Genes left out keep the campaign's start.")],
+) -> None:
+    """Train a hyp set of your own next, within the budget."""
+    steering.enqueue_file(context.obj, name, hyp)
 
 
 @app.command()

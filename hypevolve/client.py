@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -161,6 +162,15 @@ class Client(Connection):
     def drain_worker(self, name: str) -> int:
         """Ask the workers of a name to finish what they train and end; how many processes."""
         return read(self._send("POST", f"/workers/{part(name)}/drain"), messages.Drained).processes
+
+    def change_space(self, name: str, space: Mapping[str, Any]) -> messages.Campaign:
+        """Breed within other bounds from the next candidate on."""
+        return read(self._send("PATCH", f"/campaigns/{part(name)}/space", body={"space": dict(space)}), messages.Campaign)
+
+    def enqueue(self, name: str, hyps: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Train hyp sets of one's own next, within the budget; their numbers."""
+        body = messages.Enqueue(request_id=uuid.uuid4(), hyps=[dict(hyp) for hyp in hyps])
+        return read(self._send("POST", f"/campaigns/{part(name)}/candidates", body=body), messages.Enqueued).numbers
 
     def retry(self, name: str) -> int:
         """Offer every failed candidate of a campaign again; how many there are."""

@@ -31,16 +31,21 @@ from hypevolve.fleet_messages import RegisterWorker as RegisterWorker
 from hypevolve.fleet_messages import SelfTest as SelfTest
 from hypevolve.fleet_messages import Worker as Worker
 from hypevolve.fleet_messages import WorkerList as WorkerList
+from hypevolve.insight_messages import Chapter as Chapter
+from hypevolve.insight_messages import GeneImportance as GeneImportance
+from hypevolve.insight_messages import GeneLife as GeneLife
+from hypevolve.insight_messages import Insight as Insight
+from hypevolve.insight_messages import Outlook as Outlook
 from hypevolve.shapes import Answer as Answer
 from hypevolve.shapes import Name as Name
 from hypevolve.shapes import Request as Request
+from hypevolve.shapes import Value as Value
 
 PREFIX = "/api/v1"
 COMMAND_HEADER = "Hypevolve-Command"  # of an answer without work
 REASON_HEADER = "Hypevolve-Reason"
 CHECKPOINT_S = 300.0  # the longest that a training goes without a checkpoint, where the campaign says nothing else
 
-Value = float | bool | str  # of a gene: a number, or one of its choices
 HypSet = dict[str, Value]
 Metrics = Annotated[dict[str, float], Field(max_length=64)]
 State = Literal["queued", "leased", "running", "done", "failed", "cancelled"]
@@ -258,62 +263,6 @@ class Campaign(Answer):
     document: dict[str, Any]
 
 
-class GeneImportance(Answer):
-    """How a gene goes with fitness: ``share`` of the importance with its 90 % interval, rank correlation, slope near the best.
-
-    ``slope`` is the change of fitness for a tenth of the gene's range, ``error`` its standard error; a choice has neither.
-    """
-
-    name: str
-    share: float
-    low: float
-    high: float
-    rank: float | None
-    slope: float | None
-    error: float | None
-
-
-class GeneLife(Answer):
-    """How a gene fares among the newest candidates; ``spread`` and the shares at a bound are 0 to 1."""
-
-    name: str
-    state: Literal["moves", "fixed", "stuck", "settled", "at bound"]
-    spread: float
-    at_lower: float
-    at_upper: float
-
-
-class Outlook(Answer):
-    """What ``ahead`` further candidates are expected to add, in fitness and as a share of the best."""
-
-    ahead: int
-    gain: float
-    share: float
-    verdict: Literal["early", "go on", "stop"]
-    hint: str
-
-
-class Chapter(Answer):
-    """A step in the line of parents of the best: what it gained, and the genes it changed most (name, before, after)."""
-
-    number: int
-    fitness: float | None
-    gain: float | None
-    changed: list[tuple[str, Value, Value]]
-
-
-class Insight(Answer):
-    """What a campaign has learned; it rests on ``rows`` rows, the fittest and the newest."""
-
-    campaign: str
-    rows: int
-    outlook: Outlook
-    diversity: float | None
-    importance: list[GeneImportance]
-    genes: list[GeneLife]
-    story: list[Chapter]
-
-
 class CampaignList(Answer):
     items: list[Campaign]
 
@@ -336,6 +285,23 @@ class Cancelled(Answer):
     """How many candidates were cancelled."""
 
     cancelled: int
+
+
+class Enqueue(Request):
+    """Hyp sets to train next, within the budget; genes left out keep the campaign's start value."""
+
+    request_id: UUID  # the same one enqueues once, however often a lost reply makes it be sent
+    hyps: Annotated[list[HypSet], Field(min_length=1, max_length=1000)]
+
+
+class Enqueued(Answer):
+    numbers: list[int]
+
+
+class ChangeSpace(Request):
+    """Genes with new bounds, gain or (for what is fixed) start, as in a campaign file: ``{lr0: {min: 1e-4, max: 1e-2}}``."""
+
+    space: dict[str, Any]
 
 
 class Retried(Answer):

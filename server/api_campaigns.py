@@ -14,7 +14,7 @@ from evolution import result_files
 from evolution.campaign import Campaign
 from evolution.strategy import OptionError
 from hypevolve import messages
-from server import campaigns, candidates, events, insights, steering, strategies
+from server import campaigns, candidates, changes, events, insights, steering, strategies
 from server.access import needs
 from server.caller import VISIBLE, acting, visible
 from server.coordinator import coordinator_of
@@ -159,6 +159,25 @@ async def drain(request: Request, name: str) -> messages.Campaign:
 async def cancel(request: Request, name: str) -> messages.Cancelled:
     """End a campaign for good: what is queued or trains is cancelled, workers hear it at their next heartbeat."""
     return messages.Cancelled(cancelled=await _store(request, lambda c: steering.cancel(c, name)))
+
+
+@router.patch("/campaigns/{name}/space", dependencies=[needs("operator")])
+async def change_space(request: Request, name: str, body: messages.ChangeSpace) -> messages.Campaign:
+    """Breed within other bounds from the next candidate on; rows outside of them still inform."""
+
+    def work(connection: Connection) -> messages.Campaign:
+        changes.change_space(connection, name, body.space)
+        return campaigns.summary(connection, campaigns.find(connection, name))
+
+    return await _store(request, work)
+
+
+@router.post("/campaigns/{name}/candidates", status_code=201, dependencies=[needs("operator")])
+async def enqueue(request: Request, name: str, body: messages.Enqueue) -> messages.Enqueued:
+    """Train hyp sets of one's own next, within the budget."""
+    numbers = await _store(request, lambda c: changes.enqueue(c, name, body.request_id, body.hyps))
+    coordinator_of(request).watch.stir()
+    return messages.Enqueued(numbers=numbers)
 
 
 @router.post("/campaigns/{name}/retry", dependencies=[needs("operator")])

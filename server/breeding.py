@@ -37,7 +37,7 @@ from evolution.strategy import (
 )
 from hypevolve import messages
 from hypevolve.hashes import hyp_hash
-from server import events, leases
+from server import changes, events, leases
 from server.budget import OPEN
 from server.database import Database
 from server.fair import Waiting, Work
@@ -350,7 +350,10 @@ def replay(connection: Connection, campaign: str, number: int) -> dict[str, Valu
         ),
         {"campaign": campaign, "number": number},
     ).one()
-    parsed, strategy = _parsed(row.document)
+    document, before = row.document, changes.genes_of(connection, row.id, number)
+    if before is not None:
+        document = json.dumps(json.loads(document) | {"genes": before})
+    parsed, strategy = _parsed(document)
     seen = {number for part in _PARTS for number in row.bred_from[part]}
     there = connection.execute(
         text("select number, hyp, fitness from candidate where campaign_id = :id and number = any(:numbers)"),

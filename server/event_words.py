@@ -65,6 +65,10 @@ def sentence(kind: str, detail: Mapping[str, Any], workers: Mapping[str, str]) -
             return f"campaign cancelled, and with it {_count(detail.get('candidates'), 'candidate')}"
         case "resumed" | "paused" | "draining":
             return {"resumed": "campaign resumed", "paused": "campaign paused", "draining": "campaign draining"}[kind]
+        case "edited":
+            return f"bounds changed: {', '.join(map(str, detail.get('genes') or ()))}"
+        case "enqueued":
+            return f"enqueued by hand: {', '.join(f'#{number}' for number in detail.get('numbers') or ())}"
         case "retried all":
             return f"{_count(detail.get('candidates'), 'failed candidate')} offered again"
         case _:

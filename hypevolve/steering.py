@@ -1,0 +1,86 @@
+"""Commands that change a campaign while it runs: the bounds of genes, and hyp sets of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hypevolve import programs
+from hypevolve.campaign_file import INVALID, NOT_FOUND
+from hypevolve.console import CommandFailed, Output
+from hypevolve.online import connect
+
+USAGE = 2
+
+
+def edit(output: Output, name: str, bounds: Sequence[str], fix: Sequence[str], free: Sequence[str]) -> None:
+    """Change the bounds of genes (``lr0=1e-4:1e-2``), fix some (``box``, ``box=0.05``), let others move.
+
+    Raises:
+        CommandFailed: an argument cannot be read.
+    """
+    space: dict[str, dict[str, Any]] = {}
+    for text in bounds:
+        gene, _, limits = text.partition("=")
+        low, colon, high = limits.partition(":")
+        if not colon:
+            raise CommandFailed(f"--bounds {text}: write GENE=LOWER:UPPER, such as lr0=1e-4:1e-2", USAGE)
+        space.setdefault(gene, {}).update(min=_number("--bounds", text, low), max=_number("--bounds", text, high))
+    for text in fix:
+        gene, equals, value = text.partition("=")
+        space.setdefault(gene, {})["gain"] = 0.0
+        if equals:
+            space[gene]["start"] = _value(value)
+    for gene in free:
+        space.setdefault(gene, {})["gain"] = 1.0
+    if not space:
+        raise CommandFailed("nothing to change; give --bounds, --fix or --free", USAGE)
+    with connect(output) as client:
+        campaign = client.change_space(name, space)
+    if output.json:
+        output.document(campaign.model_dump(mode="json"))
+    else:
+        output.say(f"{name} breeds within them from the next candidate on: {', '.join(space)}")
+
+
+def enqueue_file(output: Output, name: str, path: Path) -> None:
+    """Train the hyp set of a file next.
+
+    Raises:
+        CommandFailed: the file cannot be read.
+    """
+    programs.require("evolution")
+    from evolution.problems import InvalidInput
+    from evolution.yaml import load
+
+    try:
+        hyp = load(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandFailed(f"{path} cannot be read: {error}; give a hyp file", NOT_FOUND) from None
+    except InvalidInput as error:
+        raise CommandFailed(str(error), INVALID) from None
+    if not isinstance(hyp, dict) or not hyp:
+        raise CommandFailed(f"{path} is no mapping of genes to values", INVALID)
+    with connect(output) as client:
+        numbers = client.enqueue(name, [hyp])
+    if output.json:
+        output.document({"numbers": numbers})
+    else:
+        output.say(f"{name} trains it as #{numbers[0]}, before anything further is bred")
+
+
+def _number(option: str, text: str, written: str) -> float:
+    try:
+        return float(written)
+    except ValueError:
+        raise CommandFailed(f"{option} {text}: '{written}' is no number", USAGE) from None
+
+
+def _value(written: str) -> float | bool | str:
+    if written in ("true", "false"):
+        return written == "true"
+    try:
+        return float(written)
+    except ValueError:
+        return written

@@ -1,0 +1,114 @@
+"""What people change in a campaign that runs: bounds of genes, and hyp sets of their own to be trained next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from evolution.campaign import Campaign
+from evolution.campaign_edit import with_space
+from evolution.problems import Findings, shown
+from evolution.space import Space, Value
+from hypevolve.hashes import hyp_hash
+from server import campaigns, events
+from server.errors import Conflict
+from server.tables import campaign as campaign_table
+from server.tables import candidate as candidate_table
+
+
+def change_space(connection: Connection, name: str, entries: Mapping[str, Any]) -> None:
+    """Breed within other bounds from the next candidate on.
+
+    The genes as they were are kept with the event, so that candidates bred before can still be bred again.
+
+    Raises:
+        NotFound: no such campaign.
+        InvalidCampaign: the change cannot be made.
+    """
+    row = _locked(connection, name)
+    campaign = with_space(Campaign.from_document(row.document), entries)
+    document = {**row.document, "genes": campaign.to_document()["genes"]}
+    connection.execute(campaign_table.update().where(campaign_table.c.id == row.id).values(document=document))
+    events.record(connection, row.id, "edited", genes=sorted(entries), bred=row.bred, before=row.document["genes"])
+
+
+def genes_of(connection: Connection, campaign_id: int, number: int) -> list[dict[str, Any]] | None:
+    """The genes as they were when candidate ``number`` was bred; None where they are those of today."""
+    found: list[dict[str, Any]] | None = connection.execute(
+        text(
+            """
+            select detail -> 'before' from event
+            where campaign_id = :id and kind = 'edited' and cast(detail ->> 'bred' as int) > :number order by id limit 1
+            """
+        ),
+        {"id": campaign_id, "number": number},
+    ).scalar()
+    return found
+
+
+def enqueue(connection: Connection, name: str, request: UUID, hyps: Sequence[Mapping[str, Value]]) -> list[int]:
+    """Queue hyp sets as the next candidates of the budget; their numbers, the same for the same request.
+
+    Candidate 0 stays the start hyp set.
+
+    Raises:
+        NotFound: no such campaign.
+        InvalidCampaign: a hyp set is not inside the space.
+        Conflict: they do not fit into the budget.
+    """
+    row = _locked(connection, name)
+    before: list[int] | None = connection.execute(
+        text(
+            """
+            select detail -> 'numbers' from event
+            where campaign_id = :id and kind = 'enqueued' and detail ->> 'request' = :request limit 1
+            """
+        ),
+        {"id": row.id, "request": str(request)},
+    ).scalar()
+    if before is not None:
+        return before
+    space = Campaign.from_document(row.document).space
+    findings = Findings("request")
+    hyps = [_complete(findings, space, index, hyp) for index, hyp in enumerate(hyps)]
+    findings.refuse()
+    rows: list[tuple[str, Mapping[str, Value]]] = [("enqueued", hyp) for hyp in hyps]
+    if row.bred == 0:
+        rows.insert(0, ("initial", space.decode(space.start)))
+    if row.bred + len(rows) > row.candidates:
+        left = row.candidates - row.bred
+        remedy = f"`hypevolve extend {name} --candidates {row.bred + len(rows)}` makes room"
+        raise Conflict("budget", f"{left} of the budget's {row.candidates} candidates are left, not {len(rows)}; {remedy}")
+    values = [
+        {"campaign_id": row.id, "number": number, "origin": origin, "hyp": dict(hyp), "hyp_hash": hyp_hash(hyp)}
+        for number, (origin, hyp) in enumerate(rows, row.bred)
+    ]
+    connection.execute(candidate_table.insert(), values)
+    connection.execute(text("update campaign set bred = bred + :n where id = :id"), {"n": len(rows), "id": row.id})
+    numbers = [number for number, (origin, _) in enumerate(rows, row.bred) if origin == "enqueued"]
+    events.record(connection, row.id, "enqueued", numbers=numbers, request=str(request))
+    return numbers
+
+
+def _complete(findings: Findings, space: Space, index: int, hyp: Mapping[str, Value]) -> dict[str, Value]:
+    """``hyp`` with the start values of the genes that it leaves out; what is not inside the space becomes a finding."""
+    for name in set(hyp) - set(space.names):
+        findings.unknown(("hyps", index, name), space.names, "gene")
+    complete = space.decode(space.start) | {name: hyp[name] for name in space.names if name in hyp}
+    for gene in space:
+        value = complete[gene.name]
+        if isinstance(value, str | bool) != bool(gene.choices) or (gene.choices and value not in gene.choices):
+            wanted = f"one of {', '.join(map(str, gene.choices))}" if gene.choices else "a number"
+            findings.add(("hyps", index, gene.name), f"is {shown(value)}", f"write {wanted}")
+        elif not Space((gene,)).contains({gene.name: gene.encode(value)}):
+            kept = f"keep its {gene.start:g}" if gene.fixed else f"write {gene.lower:g} to {gene.upper:g}"
+            findings.add(("hyps", index, gene.name), f"{shown(value)} is outside the space", kept)
+    return complete
+
+
+def _locked(connection: Connection, name: str) -> Any:
+    campaign_id = campaigns.find(connection, name).id
+    return connection.execute(text("select * from campaign where id = :id for no key update"), {"id": campaign_id}).one()

@@ -1,0 +1,75 @@
+"""Bounds changed and hyp sets enqueued while a campaign runs."""
+
+import uuid
+from typing import Any
+
+from server import breeding
+
+
+def _change(api: Any, **space: Any) -> Any:
+    return api.http.patch("/api/v1/campaigns/toy/space", json={"space": space})
+
+
+def _enqueue(api: Any, *hyps: Any, request: str | None = None) -> Any:
+    body = {"request_id": request or str(uuid.uuid4()), "hyps": hyps}
+    return api.http.post("/api/v1/campaigns/toy/candidates", json=body)
+
+
+def _train(api: Any, n: int) -> list[dict[str, Any]]:
+    hyps = []
+    for _ in range(n):
+        lease = api.lease()
+        hyps.append(lease["hyp"])
+        api.result(lease, map50=lease["hyp"]["x"] / 2)
+    return hyps
+
+
+def test_children_are_inside_new_bounds_and_those_before_can_still_be_bred_again(api: Any) -> None:
+    api.create(candidates=40, evolve={"strategy": "hybrid", "seed": 2})
+    _train(api, 20)
+    assert _change(api, x={"min": 0.6, "max": 0.7}, y={"gain": 0, "start": 0.25}).status_code == 200
+    after = _train(api, 12)
+    assert all(0.6 <= hyp["x"] <= 0.7 and hyp["y"] == 0.25 for hyp in after)
+    assert _change(api, y={"gain": 1}).status_code == 200
+    assert len({hyp["y"] for hyp in _train(api, 6)}) > 1
+    for number in range(38):
+        again = api.database.run(lambda connection, number=number: breeding.replay(connection, "toy", number))
+        assert again == api.candidate(number)["hyp"], number
+    assert "bounds changed: y" in api.http.get("/c/toy").text
+
+
+def test_changes_that_cannot_be(api: Any) -> None:
+    api.create()
+    for space, said in (
+        ({"z": {"min": 0}}, "space.z: is no gene of this campaign"),
+        ({"x": {"min": 2, "max": 1}}, "space.x: lower 2 > upper 1"),
+        ({"x": {"min": 0.2, "max": 1, "start": 0.1}}, "space.x: start 0.1 is outside 0.2 to 1"),
+        ({"x": ["a", "b"]}, "space.x: a gene keeps its kind while a campaign runs"),
+        ({"x": {"gain": 0}, "y": {"gain": 0}}, "space: every gene would be fixed"),
+    ):
+        answer = _change(api, **space)
+        assert (answer.status_code, said in answer.text) == (422, True), answer.text
+    assert api.http.patch("/api/v1/campaigns/nobody/space", json={"space": {}}).status_code == 404
+
+
+def test_enqueued_hyp_sets_are_next_and_count_once(api: Any) -> None:
+    api.create(candidates=6)
+    request = str(uuid.uuid4())
+    assert _enqueue(api, {"x": 0.9}, {"y": 0.1}, request=request).json() == {"numbers": [1, 2]}
+    assert _enqueue(api, {"x": 0.9}, {"y": 0.1}, request=request).json() == {"numbers": [1, 2]}
+    hyps = _train(api, 3)
+    assert hyps == [{"x": 0.5, "y": 0.3}, {"x": 0.9, "y": 0.3}, {"x": 0.5, "y": 0.1}]
+    assert [api.candidate(n)["origin"] for n in range(3)] == ["initial", "enqueued", "enqueued"]
+    assert api.counts()["unbred"] == 3
+    api.result(api.lease(), map50=0.1)
+    assert api.candidate(3)["parents"] == [1]  # the fittest so far is a parent like any other
+    full = _enqueue(api, *[{"x": 0.8}] * 3)
+    assert full.status_code == 409
+    assert "2 of the budget's 6 candidates are left, not 3; `hypevolve extend toy --candidates 7` makes room" in full.text
+    for hyp, said in (
+        ({"z": 1}, "unknown gene"),
+        ({"x": 7}, "hyps[0].x: 7 is outside the space; write 0.01 to 1"),
+        ({"x": "AdamW"}, "hyps[0].x: is 'AdamW'; write a number"),
+    ):
+        answer = _enqueue(api, hyp)
+        assert (answer.status_code, said in answer.text) == (422, True), answer.text
