@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi import APIRouter
 from fastapi.testclient import TestClient
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from server import access
@@ -221,7 +221,8 @@ def test_events_are_read_in_an_order_that_never_changes_behind_a_reader(api: Api
     """An event with a smaller id that is committed later comes later for the reader too."""
     api.create()
     campaign = api.sql("select id from campaign")[0][0]
-    older, newer = database._ordinary.connect(), database._ordinary.connect()
+    engine = create_engine(database.url)
+    older, newer = engine.connect(), engine.connect()
     insert = text("insert into event (campaign_id, kind) values (:id, :kind)")
     older.execute(text("select pg_current_xact_id()"))  # an older transaction, which draws its event's id later
     newer.execute(insert, {"id": campaign, "kind": "newer"})
@@ -232,6 +233,7 @@ def test_events_are_read_in_an_order_that_never_changes_behind_a_reader(api: Api
     after = api.http.get("/api/v1/campaigns/toy/events", params={"after": before["next"]}).json()
     for connection in (older, newer):
         connection.close()
+    engine.dispose()
     assert [e["kind"] for e in before["items"]] == ["created", "older"]
     assert [e["kind"] for e in after["items"]] == ["newer"]
 
