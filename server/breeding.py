@@ -39,6 +39,7 @@ from hypevolve import messages
 from hypevolve.hashes import hyp_hash
 from server import changes, events, leases
 from server.budget import OPEN
+from server.caller import Caller, acting, speaking_for
 from server.database import Database
 from server.fair import Waiting, Work
 from server.strategies import create
@@ -81,6 +82,7 @@ class _Wish:
     over: bool = False
     granted: list[messages.Lease] = field(default_factory=list)  # of the whole request so far; none where there is no work
     error: BaseException | None = None
+    caller: Caller = field(default_factory=acting.get)  # asks of several are bred for together
 
 
 class _Stopped(Exception):
@@ -325,8 +327,9 @@ def _insert(connection: Connection, snapshot: _Snapshot, children: Sequence[_Chi
     ids = {r.number: r.id for r in connection.execute(_NEW, values)}
     for wish, one in zip(wishes, new, strict=False):
         number = one["number"]
-        events.record(connection, snapshot.campaign_id, "bred", number, parents=list(one["parents"]))
-        leases.begin_attempt(connection, ids[number], snapshot.campaign_id, number, wish.ask, wish.slot, one["token"])
+        with speaking_for(wish.caller):
+            events.record(connection, snapshot.campaign_id, "bred", number, parents=list(one["parents"]))
+            leases.begin_attempt(connection, ids[number], snapshot.campaign_id, number, wish.ask, wish.slot, one["token"])
     _find_granted(connection, wishes[: len(new)])
     return len(new)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -40,8 +41,20 @@ class Caller:
         return self.campaigns is None or campaign in self.campaigns
 
 
+NOBODY = Caller("nobody", frozenset())  # on the addresses that are open to everybody
 COORDINATOR = Caller("coordinator", ALL)
 acting: ContextVar[Caller] = ContextVar("acting", default=COORDINATOR)
+
+
+@contextmanager
+def speaking_for(caller: Caller) -> Iterator[None]:
+    """What is written down meanwhile was done by ``caller``."""
+    before = acting.set(caller)
+    try:
+        yield
+    finally:
+        acting.reset(before)
+
 
 # Part of queries on a campaign c whose rows the caller may see; its parameters are ``visible()``.
 VISIBLE = "(cast(:only as text[]) is null or c.name = any(cast(:only as text[])))"

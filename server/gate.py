@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hypevolve.messages import PREFIX
 from server import limits, problems
 from server.access import SAFE, Door
-from server.caller import acting
+from server.caller import NOBODY, speaking_for
 from server.errors import CoordinatorError, TooMany, TooSlow, Unauthorised
 
 OPEN = frozenset({"/healthz", "/readyz", "/login", "/logout", f"{PREFIX}/openapi.json"})
@@ -42,7 +42,7 @@ class Gate:
         try:
             limits.check_length(_announced(headers), most or 1 << 62)
             if path in OPEN or path.startswith("/static/"):
-                who = None
+                who = NOBODY
             else:
                 who = await self._door.caller(scope["method"], headers, (scope.get("client") or ("",))[0])
                 self._hold_to_rate(who.name)
@@ -53,12 +53,8 @@ class Gate:
         except CoordinatorError as error:
             await self._refusal(scope, path, headers, error)(scope, receive, send)
             return
-        before = acting.set(who) if who is not None else None
-        try:
+        with speaking_for(who):
             await self._app(scope, receive, send)
-        finally:
-            if before is not None:
-                acting.reset(before)
 
     def _hold_to_rate(self, name: str) -> None:
         if name not in NOT_LIMITED and (wait := self._rates.take(name, self._clock())):

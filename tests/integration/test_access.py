@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -201,6 +203,26 @@ def test_every_change_names_who_made_it(coordinator: TestClient, database: Datab
     ]
     end = coordinator.get("/api/v1/campaigns/toy/events", params={"after": rest["next"]}).json()
     assert end == {"items": [], "next": rest["next"]}
+
+
+def test_asks_that_are_bred_for_together_are_written_down_apart(coordinator: TestClient, database: Database) -> None:
+    admin = make(coordinator, "me", "admin")
+    nodes = [make(coordinator, f"node-{k}", "worker", by=admin) for k in range(4)]
+    coordinator.headers.update(bearer(admin))
+    api = Api(coordinator, database)
+    api.create(candidates=40)
+
+    def ask(k: int) -> int:
+        body = {"request_id": uuid.uuid4().hex, "worker": uuid.uuid4().hex}
+        return status(coordinator, nodes[k % 4], "/api/v1/leases", "POST", json=body)
+
+    with ThreadPoolExecutor(12) as pool:
+        assert set(pool.map(ask, range(36))) == {200}
+    told = api.sql(
+        "select count(*), count(*) filter (where e.who <> w.who) from event e"
+        " join worker w on w.id::text = e.detail->>'worker' where e.kind = 'leased'"
+    )
+    assert [tuple(row) for row in told] == [(36, 0)]
 
 
 @pytest.mark.parametrize("change", ["update event set who = 'nobody'", "delete from event", "truncate event"])
