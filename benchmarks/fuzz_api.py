@@ -57,7 +57,8 @@ class Fuzz:
             "trainer": {"python": "toy:train"},
             "hyp": {"x": 0.5, "y": 0.3},
             "space": {gene: {"gain": 1, "min": 0.01, "max": 1} for gene in "xy"},
-            "budget": {"candidates": 1000},
+            "evolve": {"strategy": "yolov5-2021"},
+            "budget": {"candidates": 200},
         }
         for name in ("toy", "other"):
             self._http.post(f"{PREFIX}/campaigns", json={**document, "name": name}).raise_for_status()
@@ -86,6 +87,7 @@ class Fuzz:
             for operation in operations:
                 for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
                     self._operation(operation, caller, mode, max(round(each * shares[caller]), 1), seed_)
+            print(f"{caller}: {sum(self.answers.values())} requests so far, {len(self.wrong)} wrong answers", flush=True)
 
     def _operation(self, operation: Any, caller: str, mode: Any, cases: int, seed_: int) -> None:
         chance = record_chance(seed_, operation.label, caller)
@@ -111,7 +113,7 @@ class Fuzz:
         headers = {"Authorization": f"Bearer {self.tokens[caller]}"} if caller in self.tokens else {"Authorization": ""}
         case.headers = {k: v for k, v in (case.headers or {}).items() if k.lower() not in ("authorization", "cookie", "prefer")}
         case.cookies = {}
-        response = case.call(headers=headers)
+        response = case.call(headers=headers, timeout=120)
         status = response.status_code
         self.answers[f"{caller} {status}"] += 1
         if status >= 500 and status != 503:
