@@ -14,6 +14,20 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from server.limits import HEAD_S, LARGEST_HEAD
 
 _BODY = b'{"type":"/problems/%s","title":"%s","status":%d,"detail":"%s","instance":null,"errors":[]}'
+_TOO_LONG = ("head-too-large", f"request line and headers have more than {LARGEST_HEAD} bytes; send fewer or shorter ones")
+
+
+async def _refuse_head(scope: Any, receive: Any, send: Any) -> None:
+    """The application of a request whose head was already whole when it was found to be too long."""
+    body = _body(431, *_TOO_LONG)
+    length = str(len(body)).encode()
+    headers = [(b"content-type", b"application/problem+json"), (b"content-length", length), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": 431, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _body(status: int, kind: str, detail: str) -> bytes:
+    return _BODY % (kind.encode(), kind.replace("-", " ").capitalize().encode(), status, detail.encode())
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -46,6 +60,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._end()
+        if self._head > LARGEST_HEAD:
+            self.app = _refuse_head
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
@@ -56,7 +72,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._head = max(self._head, self._came + len(data))
             self._came += len(data)
             if self._head > LARGEST_HEAD:
-                self._refuse(431, "head-too-large", f"request line and headers have more than {LARGEST_HEAD} bytes")
+                self._refuse(431, *_TOO_LONG)
 
     def _begin(self) -> None:
         self._end()
@@ -75,8 +91,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._end()
         if self.transport is None or self.transport.is_closing():
             return
-        title = kind.replace("-", " ").capitalize()
-        body = _BODY % (kind.encode(), title.encode(), status, detail.encode())
+        body = _body(status, kind, detail)
         head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + body)
         self.transport.close()
