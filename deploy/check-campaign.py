@@ -40,6 +40,7 @@ class Stack:
         self._compose = shlex.split(compose)
         self._project = self._compose[self._compose.index("-p") + 1]
         self._url = url
+        self._token = ""
 
     def compose(self, *arguments: str) -> None:
         subprocess.run([*self._compose, *arguments], check=True, stdout=sys.stderr)
@@ -56,6 +57,10 @@ class Stack:
         """Up with two workers. A dependant may lose its first race where the engine ignores ``service_healthy``."""
         self.compose("up", "-d", "--no-build", "--scale", "worker=2")
         until(lambda: self.get("/readyz"), "the coordinator does not become ready", UP_S)
+        if not self._token:
+            (server,) = self.containers("server")
+            command = ("python", "-m", "server", "token", "create", "check", "--scope", "admin")
+            self._token = self.engine("exec", server, *command)
 
     def stop(self) -> dict[str, str]:
         """Container -> exit code. Not by compose: podman-compose forgets ``--scale`` and leaves the second worker running."""
@@ -77,7 +82,8 @@ class Stack:
 
     def request(self, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._url + path, data, {"Content-Type": "application/json"})  # noqa: S310
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
+        request = urllib.request.Request(self._url + path, data, headers)  # noqa: S310
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
                 return json.load(answer)

@@ -73,8 +73,8 @@ def main(arguments: list[str]) -> int:
 
     0 after SIGTERM, 1 where the database cannot be used, 2 where the port is taken or would let everybody in.
     """
-    if arguments[:1] == ["token"]:
-        return token_command.main(arguments[1:], os.environ)
+    if "token" in arguments:  # not only in front: an image's entry point has options of its own there
+        return token_command.main(arguments[arguments.index("token") + 1 :], os.environ)
     if arguments[:1] == ["db"]:
         return database_command.main(arguments[1:], os.environ)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)

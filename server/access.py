@@ -196,6 +196,8 @@ async def _hold_to_campaigns(request: Request, caller: Caller) -> None:
         raise unknown_campaign(path["name"], caller.only or [])
     if "token" in path and not await _belongs(request, _LEASE, path["token"], caller):
         raise NotFound("unknown-token", "this coordinator never issued that lease token; ask for a new lease")
+    if "worker" in path:
+        raise Forbidden("bound", "a worker may serve any campaign, so this needs a token that is bound to none")
     number = path.get("candidate", "0")  # what is no number is refused by the route itself
     if "candidate" in path and number.isdecimal() and not await _belongs(request, _CANDIDATE, number[:18], caller):
         raise NotFound("unknown-candidate", "no candidate has this id")

@@ -81,7 +81,11 @@ def _keep(connection: Connection, wanted: messages.CreateToken, file: Path | Non
         if not tokens.known(connection, secret):
             tokens.store(connection, secret, wanted)
         return secret
-    secret = tokens.fresh()
+    secret, number = tokens.fresh(), 1
+    while tokens.find(connection, wanted.name) is not None:  # the file is lost: nobody can use that one any more
+        tokens.revoke(connection, wanted.name)
+        number += 1
+        wanted = wanted.model_copy(update={"name": f"{wanted.name.removesuffix(f'-{number - 1}')}-{number}"})
     tokens.store(connection, secret, wanted)
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
         new.write(secret + "\n")

@@ -45,7 +45,7 @@ KINDS = {
 }
 # What a parameter of an address is filled with; a lease is made anew for each request, since some requests end it.
 PAGES = ("/c/", "/workers", "/docs", "/log")  # which say what is wrong on a page
-VALUES = {"name": "mine", "number": "0", "token_name": "nobody"}
+VALUES = {"name": "mine", "number": "0", "token_name": "nobody", "worker": "00000000-0000-0000-0000-000000000000"}
 
 
 @pytest.fixture
@@ -125,5 +125,7 @@ def test_the_table_lets_nobody_in_who_should_not_be() -> None:
             scope, _, bound = kind.partition("@")
             if scope in includes and needed not in includes[scope]:
                 assert status == "403", (head, kind)
+            elif bound and "{worker}" in head:
+                assert status == "403", (head, kind)  # a worker may serve any campaign
             elif bound == "other" and ("{" in head and "token_name" not in head):
                 assert status == "404", (head, kind)

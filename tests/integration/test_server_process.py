@@ -46,6 +46,24 @@ def test_an_address_that_cannot_be_had_says_why(options: list[str], said: str, t
     assert said in line
 
 
+def test_an_open_coordinator_for_everybody_does_not_start(database_url: str, tmp_path: Path) -> None:
+    url = database_url.replace("postgresql+psycopg2", "postgresql")
+    done = _server("--host", "0.0.0.0", "--port", "0", "--db", url)
+    assert done.returncode == 2
+    assert "would let everybody in" in done.stderr
+    assert "token create NAME --scope admin" in done.stderr
+    file = tmp_path / "token"
+    for _ in range(2):  # as at every start of a container
+        made = _server("--host", "0.0.0.0", "token", "create", "w", "--scope", "worker", "--db", url, "--file", str(file))
+        assert made.returncode == 0, made.stderr
+        assert made.stdout == ""
+    assert file.stat().st_mode & 0o777 == 0o600
+    first = file.read_text()
+    file.unlink()
+    assert _server("token", "create", "w", "--scope", "worker", "--db", url, "--file", str(file)).returncode == 0
+    assert file.read_text() != first
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [
