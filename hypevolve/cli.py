@@ -16,7 +16,7 @@ from typing import Annotated, cast
 
 import typer
 
-from hypevolve import __version__, access, credentials, demo, messages, offline, online, programs, steering
+from hypevolve import __version__, access, credentials, decisions, demo, messages, offline, online, programs, steering
 from hypevolve.console import CommandFailed, Output
 from hypevolve.errors import HypevolveError
 from hypevolve.run import INTERRUPTED, Wish
@@ -35,6 +35,8 @@ app = typer.Typer(
 
 CampaignPath = Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="A campaign file.")]
 CampaignName = Annotated[str, typer.Argument(metavar="NAME", help="A campaign of the coordinator.")]
+Numbers = Annotated[list[int] | None, typer.Argument(metavar="[NUMBER]...", help="Of candidates.")]
+Limit = Annotated[str | None, typer.Option(metavar="LIMIT", help="none takes it away; a deadline is 2026-12-24T18:00+01:00.")]
 Workers = Annotated[int | None, typer.Option(min=1, max=256, help="Worker processes. Default: one for each GPU, else 2.")]
 Devices = Annotated[str, typer.Option(help="cpu, cpu*4, cuda:0,cuda:1, or all: every GPU, else the CPU.")]
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Of the coordinator. Default: 8080, or the next free one.")]
@@ -123,12 +125,42 @@ def analyse(context: typer.Context, name: CampaignName) -> None:
 
 @app.command()
 def extend(
-    context: typer.Context,
-    name: CampaignName,
-    candidates: Annotated[int, typer.Option(help="how many there shall be in all")],
-) -> None:
-    """Change a campaign's budget."""
-    online.extend(context.obj, name, candidates)
+    context: typer.Context, name: CampaignName,
+    candidates: Annotated[int | None, typer.Option(min=1, help="How many there shall be in all.")] = None,
+    gpu_hours: Limit = None, deadline: Limit = None, patience: Limit = None,
+    priority: Annotated[int | None, typer.Option(help="A higher one is served first.")] = None,
+    share: Annotated[float | None, typer.Option(help="Of the workers, against others of the same priority.")] = None,
+) -> None:  # fmt: skip
+    """Change a campaign's budget, or its place among others."""
+    changes = {"candidates": candidates, "gpu_hours": gpu_hours, "deadline": deadline, "patience": patience}
+    decisions.extend(context.obj, name, {**changes, "priority": priority, "share": share})
+
+
+@app.command()
+def pause(context: typer.Context, name: CampaignName) -> None:
+    """Give out nothing more until it is resumed; what trains is finished, and counts."""
+    decisions.steer(context.obj, name, "pause")
+
+
+@app.command()
+def resume(context: typer.Context, name: CampaignName) -> None:
+    """Go on with a campaign that was paused or drained."""
+    decisions.steer(context.obj, name, "resume")
+
+
+@app.command()
+def drain(
+    context: typer.Context, name: CampaignName,
+    worker: Annotated[bool, typer.Option("--worker", help="NAME is a worker: it finishes what it trains and ends.")] = False,
+) -> None:  # fmt: skip
+    """Give out nothing more: once what trains is finished, so is the campaign. Or end a worker."""
+    decisions.drain(context.obj, name, worker)
+
+
+@app.command()
+def cancel(context: typer.Context, name: CampaignName, numbers: Numbers = None) -> None:
+    """End a campaign for good, or only the candidates of these numbers; what trains is stopped."""
+    decisions.cancel(context.obj, name, numbers or [])
 
 
 @app.command()
@@ -154,9 +186,15 @@ def enqueue(
 
 
 @app.command()
-def retry(context: typer.Context, name: CampaignName) -> None:
-    """Offer the failed candidates again, once what made them fail is mended."""
-    online.retry(context.obj, name)
+def retry(context: typer.Context, name: CampaignName, numbers: Numbers = None) -> None:
+    """Offer the failed candidates again, or those of these numbers, once what made them fail is mended."""
+    decisions.retry(context.obj, name, numbers or [])
+
+
+@app.command("workers")
+def list_workers(context: typer.Context) -> None:
+    """List the workers of the coordinator: what each trains, and why one gets nothing."""
+    decisions.workers(context.obj)
 
 
 @app.command()

@@ -54,26 +54,6 @@ def create(output: Output, path: Path) -> None:
     output.say(f"next: hypevolve worker {client.url}")
 
 
-def extend(output: Output, name: str, candidates: int) -> None:
-    """Set the budget of a campaign anew."""
-    with connect(output) as client:
-        campaign = client.change_campaign(name, candidates=candidates)
-    if output.json:
-        output.document(campaign.model_dump(mode="json"))
-    else:
-        output.say(f"{name} has a budget of {candidates} candidates; {campaign.counts.done} are done")
-
-
-def retry(output: Output, name: str) -> None:
-    """Offer the failed candidates of a campaign again."""
-    with connect(output) as client:
-        retried = client.retry(name)
-    if output.json:
-        output.document({"retried": retried})
-    else:
-        output.say(f"{name}: {retried} failed candidates are offered again" if retried else f"{name} has no failed candidate")
-
-
 def ls(output: Output) -> None:
     """Every campaign in a line."""
     with connect(output) as client:
@@ -162,6 +142,10 @@ def campaign_words(campaign: messages.Campaign, url: str) -> list[tuple[str, str
     told = ", ".join(f"{count} {word}" for word, count in buckets.items() if count)
     words = [("campaign", campaign.name), ("state", campaign.state), ("strategy", campaign.strategy)]
     words.append(("candidates", f"{counts.planned} planned: {told}; {counts.lost} lost on the way"))
+    budget = campaign.budget
+    if budget.gpu_hours or budget.deadline or budget.patience:
+        limits = budget_words(campaign).partition("candidates, ")[2]
+        words.append(("budget", limits + (f"; {budget.reached} is reached" if budget.reached else "")))
     if campaign.eta_s is not None:
         words.append(("eta", duration(campaign.eta_s)))
     if campaign.best is not None:
@@ -170,6 +154,18 @@ def campaign_words(campaign: messages.Campaign, url: str) -> list[tuple[str, str
             words.append((gene.name, f"{cell(gene.start)} -> {cell(gene.value)}"))
     words.append(("page", f"{url.rstrip('/')}/c/{campaign.name}"))
     return words
+
+
+def budget_words(campaign: messages.Campaign) -> str:
+    """``has a budget of 40 candidates, 12 GPU-hours (3.2 used)``."""
+    budget, parts = campaign.budget, [f"has a budget of {campaign.counts.planned} candidates"]
+    if budget.gpu_hours is not None:
+        parts.append(f"{budget.gpu_hours:g} GPU-hours ({budget.device_hours:.2g} used)")
+    if budget.deadline is not None:
+        parts.append(f"until {budget.deadline.isoformat(timespec='minutes')}")
+    if budget.patience is not None:
+        parts.append(f"patience {budget.patience} ({budget.since_best} since the best)")
+    return ", ".join(parts)
 
 
 def best(output: Output, name: str, n: int, file: Path | None) -> None:

@@ -71,6 +71,16 @@ def test_from_an_empty_coordinator_to_the_best_hyp_set(url: str, capsys: pytest.
     assert "base.epochs" in call(4, "create", "other.yaml")[1]
     assert "no candidate of 'toy' has finished yet" in call(3, "best", "toy")[1]
     assert "no candidate of 'toy' has finished yet" in call(3, "export", "toy", "--format", "hyp-yaml")[1]
+    assert "toy is paused; 0 in training" in call(0, "pause", "toy")[1]
+    assert "toy is running" in call(0, "resume", "toy")[1]
+    said = call(0, "extend", "toy", "--candidates", "5", "--patience", "50", "--deadline", "2100-01-01T00:00Z")[1]
+    assert (
+        said == "toy has a budget of 5 candidates, until 2100-01-01T00:00+00:00, patience 50 (0 since the best); 0 are done\n"
+    )
+    assert "patience 50" in call(0, "show", "toy")[0]
+    assert call(0, "extend", "toy", "--candidates", "4", "--patience", "none", "--deadline", "none")[1].count(",") == 0
+    assert "say what changes" in call(2, "extend", "toy")[1]
+    assert "no worker called 'n9'" in call(3, "drain", "--worker", "n9")[1]
     assert "known: evolve-csv" in call(2, "export", "toy", "--format", "xls")[1]
 
     command = [*HYPEVOLVE, "worker", url, "--name", "n1", "--folder", "state", "--devices", "cpu*2", "--until-idle", "1"]
@@ -85,6 +95,8 @@ def test_from_an_empty_coordinator_to_the_best_hyp_set(url: str, capsys: pytest.
     with Client(url) as client:
         assert document == client.campaign("toy").model_dump(mode="json")
 
+    assert [line.split("\t")[0] for line in call(0, "workers")[0].splitlines()] == ["name", "n1"]
+    assert "is done, so there is nothing to cancel" in call(4, "cancel", "toy", "0")[1]
     out, err = call(0, "best", "toy", "-n", "2", "-o", "hyp_evolved.yaml")
     assert [line.split("\t")[0] for line in out.splitlines()] == ["rank", "1", "2"]
     assert err == "wrote hyp_evolved.yaml\n"
