@@ -134,9 +134,9 @@ def test_every_gene_changes_the_training(gene, reference, scenario):
 def test_lineages_before_yolov5_train_and_learn(lineage, data):
     hyp = Hyperparameters.from_mapping({}, lineage)
     curve = []
-    scenario = Scenario(data=data, epochs=30, imgsz=64, batch=4, lineage=lineage)
+    scenario = Scenario(data=data, epochs=50, imgsz=64, batch=4, lineage=lineage)
     result = train(hyp, scenario, seed=0, report=lambda _, m: curve.append(m["train_box"] + m["train_obj"] + m["train_cls"]))
-    assert curve[-1] < 0.8 * curve[0]
+    assert sum(curve[-5:]) < 0.8 * sum(curve[:5])  # one epoch is eight mosaics: too noisy alone
     assert list(result.metrics) == METRICS
     assert result.model.lineage == lineage
     with pytest.raises(ValueError, match=f"the hyp set is of lineage yolov5, base.lineage is {lineage}"):
