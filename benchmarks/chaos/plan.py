@@ -82,4 +82,4 @@ class Plan:
 
 
 SHORT = Plan(1000, 22, 2, 2, worker_kills=20, coordinator_kills=3, database_crashes=10, zombies=4, storms=1, limit_s=240)
-LONG = Plan(10_000, 192, 8, 3, worker_kills=40, coordinator_kills=10, database_crashes=5, zombies=20, storms=2)
+LONG = Plan(10_000, 192, 8, 3, worker_kills=40, coordinator_kills=10, database_crashes=5, zombies=20, storms=2, lease_s=10.0)
