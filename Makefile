@@ -54,7 +54,7 @@ chaos-short: $(DEV_STAMP) ## The fault campaign, small: 1 000 candidates, 20 wor
 
 chaos: $(DEV_STAMP) ## The fault campaign: 10 000 candidates, 200 workers, kills of everything; then the long forms of the fault tests
 	$(BIN)/python -m benchmarks.chaos --long --json runs/chaos.json
-	HYPEVOLVE_LONG_TESTS=1 $(BIN)/python -m pytest tests/integration/test_protocol_model.py
+	HYPEVOLVE_LONG_TESTS=1 $(BIN)/python -m pytest tests/integration/test_protocol_model.py tests/integration/test_schedules.py
 
 fuzz: $(DEV_STAMP) ## 10 000 requests made from the served OpenAPI with each scope
 	$(BIN)/python -m benchmarks.fuzz_api --cases 10000 --json runs/schemathesis.json

@@ -1,8 +1,8 @@
 """One request to a coordinator: sent, repeated as the retry rule says, and its answer or error read.
 
-The retry rule: 2xx ends a request; 4xx other than 429 ends it with an error; after 429, 5xx or no answer the *same* request is
-sent again, for as long as the caller's ``RetryPolicy`` allows. Every request of the protocol may be repeated, so nothing here
-asks whether a lost answer belonged to a request that was carried out.
+The retry rule: 2xx ends a request; 4xx other than 408 and 429 ends it with an error; after those, 5xx or no answer the *same*
+request is sent again, for as long as the caller's ``RetryPolicy`` allows. Every request of the protocol may be repeated, so
+nothing here asks whether a lost answer belonged to a request that was carried out.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from hypevolve.retrying import PEOPLE, RetryPolicy
 Message = TypeVar("Message", bound=BaseModel)
 
 _ERRORS: dict[int, type[HypevolveError]] = {
-    400: Invalid, 401: Denied, 403: Denied, 404: NotFound, 409: Conflict, 410: Conflict, 413: Invalid, 415: Invalid,
-    422: Invalid, 426: Conflict, 429: Unreachable, 502: Unreachable, 503: Unreachable, 504: Unreachable,
+    400: Invalid, 401: Denied, 403: Denied, 404: NotFound, 408: Unreachable, 409: Conflict, 410: Conflict, 413: Invalid,
+    415: Invalid, 422: Invalid, 426: Conflict, 429: Unreachable, 502: Unreachable, 503: Unreachable, 504: Unreachable,
 }  # fmt: skip
 
 
@@ -132,7 +132,7 @@ class Connection:
         if response.is_success:
             return response, 0.0
         error = error_of(response, self.url)
-        if response.status_code == 429 or response.status_code >= 500:
+        if response.status_code in (408, 429) or response.status_code >= 500:
             return error, retry_after(response)
         raise error
 

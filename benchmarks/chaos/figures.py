@@ -1,11 +1,17 @@
-"""The figures of a fault campaign, as JSON and as the table that people read."""
+"""The figures of a fault campaign, as JSON and as the table that people read.
+
+``python -m benchmarks.chaos.figures`` puts the table of docs/results/chaos.json into docs/RELIABILITY.md.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from benchmarks import record
 from benchmarks.chaos.plan import Plan
 from benchmarks.chaos.verdict import Verdict
 
@@ -63,3 +69,20 @@ def table(figures: dict[str, Any], seed: int | None) -> str:
 
 def _counts(of: dict[str, int], *names: str | tuple[str, ...]) -> str:
     return " / ".join(str(sum(of.get(one, 0) for one in ((name,) if isinstance(name, str) else name))) for name in names)
+
+
+def main() -> None:
+    page = record.ROOT / "docs/RELIABILITY.md"
+    measured = json.loads((record.ROOT / "docs/results/chaos.json").read_text())
+    fresh = table(measured["results"], measured["seed"])
+    text = re.sub(
+        r"(<!-- table: \S+ -->\n).*?(<!-- end -->)",
+        lambda found: f"{found[1]}{fresh}\n{found[2]}",
+        page.read_text(),
+        flags=re.S,
+    )
+    page.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,7 @@ import psycopg2.extras
 
 Line = Mapping[str, Any]
 Row = Mapping[str, Any]
+SILENCE_S = 10.0
 _CLOCK_S = 0.005  # journals and database share one machine's clock; what is read apart may differ by this much
 
 _BY_RESULT = ("done", "late")  # outcomes of attempts that sent a result, the winner's and the others'
@@ -107,7 +108,7 @@ def judge(
         if wrong:
             found.illegal.append(f"{line['who']}: {line['do']} {line.get('token', '')[:8]} got {line['status']}: {wrong}")
     found.illegal += _one_request_one_answer(history)
-    _recovery(history, found, lease_s, outages)
+    _recovery(history, found, lease_s, [*outages, *_silences(history, lease_s)])
     return found
 
 
@@ -210,6 +211,8 @@ def _illegal(history: _History, line: Line) -> str | None:
         return None
     if status in (429, 503):
         return None if line["problem"] and line["retry_after"] is not None else "no problem document with Retry-After"
+    if status == 408:  # it did not arrive in time, on a machine that is busy enough
+        return None if line["problem"] else "no problem document"
     if status >= 400 and not line["problem"]:
         return "no problem document"
     if line["do"] == "other":
@@ -314,10 +317,26 @@ def _one_request_one_answer(history: _History) -> list[str]:
     return wrong
 
 
+def _silences(history: _History, lease_s: float) -> list[tuple[float, float]]:
+    """When nobody at all was answered for a second. After ten, one lease length more (rule 6 of docs/PROTOCOL.md)."""
+    answered = sorted(line["at"][1] for line in history.lines if _ok(line))
+    gaps = [(before, after) for before, after in pairwise(answered) if after - before > 1]
+    return [(begin, end + (lease_s if end - begin >= SILENCE_S else 0)) for begin, end in gaps]
+
+
+def _away(intervals: Sequence[tuple[float, float]], since: float, until: float) -> float:
+    """Seconds between two moments that lie in any of the intervals."""
+    total, reached = 0.0, since
+    for begin, end in sorted(intervals):
+        total += max(min(end, until) - max(begin, reached), 0.0)
+        reached = max(reached, min(end, until))
+    return total
+
+
 def _recovery(history: _History, found: Verdict, lease_s: float, outages: Sequence[tuple[float, float]]) -> None:
     """From a lost worker's last accepted sign of life until its candidate was with another.
 
-    A lease is slow where that took more than two lease lengths in which there was a database.
+    A lease is slow where that took more than two lease lengths in which there was a database and anybody was answered.
     """
     heard = {row["token"]: row["started_at"] for row in history.rows.attempts}
     for line in history.lines:
@@ -329,7 +348,7 @@ def _recovery(history: _History, found: Verdict, lease_s: float, outages: Sequen
                 continue
             since, back = heard[row["token"]], taken["started_at"]
             found.recovery_s.append(back - since)
-            away = sum(max(min(end, back) - max(begin, since), 0.0) for begin, end in outages)
+            away = _away(outages, since, back)
             if back - since - away > 2 * lease_s:
                 found.slow.append(
                     f"the lease {row['token'][:8]} came back after {back - since:.1f} s, {away:.1f} s of them outage"

@@ -25,6 +25,7 @@ DOUBLE = """
 """
 
 
+@pytest.mark.timeout(420)
 def test_the_short_fault_campaign_loses_and_doubles_nothing(tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "chaos.json"
     code = main(["--short", "--seed", "1", "--json", str(out), "--folder", str(tmp_path / "run")])

@@ -1,8 +1,15 @@
-"""A bad network between workers and coordinators, and between a coordinator and its database: own proxies, real TCP."""
+"""A bad network between workers and coordinators, and between a coordinator and its database: own proxies, real TCP.
+
+Where root may make network namespaces, a real worker is cut off in one, without anybody hearing of it.
+"""
 
 import contextlib
 import itertools
+import os
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -32,7 +39,9 @@ def serving(url: str) -> Iterator[int]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)
-        server = uvicorn.Server(uvicorn.Config(create_app(database), log_level="error", timeout_graceful_shutdown=1))
+        server = uvicorn.Server(
+            uvicorn.Config(create_app(database, open_to="anyone"), log_level="error", timeout_graceful_shutdown=1)
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
@@ -166,3 +175,101 @@ def test_a_database_that_answers_slowly_is_answered_for(api: Any, behind_tcp: tu
         assert time.monotonic() - began > 2
     assert lease.number == 0
     assert api.counts()["leased"] == 1
+
+
+TRAINER = """
+import pathlib, time
+
+def train(ctx):
+    pathlib.Path("training").touch()
+    while not pathlib.Path("go").exists():
+        ctx.progress(0.5)
+        time.sleep(0.05)
+    return {"map50": 0.5, "map50_95": 0.25}
+"""
+OURS, THEIRS = "10.213.7.1", "10.213.7.2"
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def namespace() -> Iterator[Callable[[bool], None]]:
+    """A second host at ``THEIRS``. Called with True it is cut off (packets vanish, none is refused), with False it is back."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("network namespaces need root and iproute2")
+    name = f"hv{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"no network namespaces here: {made.stderr.strip()}")
+    near, far, inside = f"{name}a", f"{name}b", ("netns", "exec", name, "ip")
+    try:
+        _ip("link", "add", near, "type", "veth", "peer", "name", far)
+        _ip("link", "set", far, "netns", name)
+        _ip("addr", "add", f"{OURS}/30", "dev", near)
+        _ip("link", "set", near, "up")
+        for words in (("addr", "add", f"{THEIRS}/30", "dev", far), ("link", "set", far, "up"), ("link", "set", "lo", "up")):
+            _ip(*inside, *words)
+
+        def cut_off(really: bool) -> None:
+            for prefix, to, device in (((), THEIRS, near), (inside, OURS, far)):
+                command = prefix or ("",)
+                words = ("neigh", "replace" if really else "del", to, "dev", device)
+                lost = ("lladdr", "02:00:00:00:00:99", "nud", "permanent") if really else ()
+                _ip(*[word for word in command if word], *words, *lost)
+
+        cut_off.name = name  # type: ignore[attr-defined]
+        yield cut_off
+    finally:
+        subprocess.run(["ip", "link", "del", near], capture_output=True)
+        subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+def test_a_partitioned_worker_is_replaced_and_its_late_result_is_heard(
+    namespace: Callable[[bool], None], api: Any, database_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "toy.py").write_text(TRAINER)
+    api.create(candidates=1, lease={"heartbeat": "1s", "expire": "3s"})
+    with serving(database_url) as port, TcpProxy(("127.0.0.1", port), host=OURS) as door:
+        worker = [
+            sys.executable,
+            "-m",
+            "worker",
+            f"http://{OURS}:{door.port}",
+            "--folder",
+            str(tmp_path / "w"),
+            "--name",
+            "far",
+        ]
+        worker += ["--devices", "cpu", "--data-root", str(tmp_path)]
+        command = ["ip", "netns", "exec", namespace.name, *worker]  # type: ignore[attr-defined]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+        with (tmp_path / "log").open("w") as log:
+            process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+        try:
+            _until(lambda: (tmp_path / "training").exists(), tmp_path)
+            namespace(True)
+            with Client(f"http://127.0.0.1:{port}", retry=PATIENT) as client:
+                (lease,) = client.ask(messages.Ask(request_id=uuid.uuid4(), worker=uuid.uuid4()), wait_s=30)
+                assert (lease.number, api.counts()["lost"]) == (0, 1)
+                (tmp_path / "go").touch()
+                _until(lambda: "done map50" in (tmp_path / "log").read_text(), tmp_path)
+                assert api.counts()["done"] == 0  # nobody has heard of it
+                namespace(False)
+                _until(lambda: api.counts()["done"] == 1, tmp_path)
+                assert client.heartbeat(lease.token, messages.Heartbeat(), deadline_s=30).command == "cancel"
+                result = messages.Result(
+                    metrics={"map50": 0.5, "map50_95": 0.25}, fitness=0.275, hyp_hash=lease.hyp_hash, seconds=1, epochs=3
+                )
+                assert client.put_result(lease.candidate, lease.token, result).counts is False
+        finally:
+            process.terminate()
+            assert process.wait(60) == 0
+
+
+def _until(condition: Callable[[], bool], folder: Path) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, (folder / "log").read_text()
+        time.sleep(0.05)

@@ -1,5 +1,6 @@
 """The protocol against a model of it: hypothesis plays workers in any order, the real SQL has to agree after every step."""
 
+import os
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule, run_state_machine_as_test
 
+LONG = bool(os.environ.get("HYPEVOLVE_LONG_TESTS"))
 BUDGET = 4
 RETRIES = 1
 MAX_ATTEMPTS = 20
@@ -177,10 +179,15 @@ def machine(api: Any) -> type[Protocol]:
     return Protocol
 
 
+@pytest.mark.timeout(3600 if LONG else 300)
 def test_any_order_of_messages_agrees_with_the_model(machine: type[Protocol]) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=12, stateful_step_count=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+            max_examples=500 if LONG else 12,
+            stateful_step_count=60 if LONG else 30,
+            deadline=None,
+            derandomize=not LONG,
+            suppress_health_check=list(HealthCheck),
         ),
     )

@@ -32,6 +32,7 @@ from server.database import Database
 
 LONG = bool(os.environ.get("HYPEVOLVE_LONG_TESTS"))
 PATIENCE_S = 30.0
+pytestmark = pytest.mark.timeout(3600 if LONG else 300)
 
 
 class Request(NamedTuple):

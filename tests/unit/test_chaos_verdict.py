@@ -39,6 +39,7 @@ def history() -> tuple[list[dict[str, Any]], Rows]:
         line("b", "failure", 20, token="t4", state="failed"),
         line("b", "ask", 21, request_id="r5", status=204),
         line("b", "ask", 22, request_id="r6", status=503, problem=True, retry_after="1"),
+        *(line("c", "other", at / 2) for at in range(50)),
     ]
     rows = Rows(
         candidates=[
@@ -141,6 +142,14 @@ def test_each_kind_of_wrong_is_seen(wrong: Callable[[list[dict[str, Any]], Rows]
     lines, rows = copy.deepcopy(history())
     wrong(lines, rows)
     assert getattr(verdict(lines, rows), kind)
+
+
+def test_a_silence_of_the_service_makes_no_lease_slow() -> None:
+    """Nobody at all was answered while the lease of ``t1`` was gone, for most of the time or for little of it."""
+    for until, slow in ((9.9, False), (5.0, True)):
+        lines, rows = history()
+        heard = [line for line in lines if not (line["who"] == "c" and 3.2 < line["at"][0] < until)]
+        assert bool(verdict(heard, rows, lease_s=2.0).slow) == slow
 
 
 def test_what_an_outage_took_makes_no_lease_slow() -> None:

@@ -89,6 +89,11 @@ def test_retry_after_is_a_floor():
     assert script.pauses == [7.0]
 
 
+def test_a_request_that_did_not_arrive_in_time_is_repeated():
+    script = Script(httpx.Response(408), ok({"counts": True}))
+    assert script.client(chance=0.0).put_result(7, "t", RESULT).counts
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "exit_code"),
     [(404, NotFound, 3), (409, Conflict, 4), (422, Invalid, 5), (413, Invalid, 5), (401, Denied, 6), (403, Denied, 6)],
