@@ -46,8 +46,8 @@ test: $(DEV_STAMP) ## The whole test suite, by cost: unit, integration, end to e
 bench-train: $(RUN_STAMP) ## Speed of a node: ours against the usual manner, taking turns, on BCCD where it is, else on the built-in data
 	$(BIN)/python -m benchmarks.detector_train
 
-bench-race: $(RUN_STAMP) ## A race of strategies on a real detector; resumes, takes about an hour of one core
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.race --folder runs/race
+bench-race: $(RUN_STAMP) ## A race of strategies on a real detector; resumes, takes about an hour of one idle core
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.race --folder runs/race --json docs/results/race.json
 
 chaos-short: $(DEV_STAMP) ## The fault campaign, small: 1 000 candidates, 20 workers and 10 databases killed (part of make test)
 	$(BIN)/python -m benchmarks.chaos --short

@@ -298,7 +298,7 @@ def main() -> None:
     parser.add_argument("--bccd", type=Path, default=record.ROOT.parent / "shared" / "datasets" / "bccd-voc")
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--candidates", type=int, default=24)
+    parser.add_argument("--candidates", type=int, default=60)
     parser.add_argument("--confirmations", type=int, default=3)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--imgsz", type=int)
