@@ -45,6 +45,7 @@ from server.fair import Waiting, Work
 from server.strategies import create
 
 MAX_DRAWS = 100  # for a child nobody has trained; a space with fewer points than candidates must repeat some in the end
+STUBBORN = 4  # draws of the strategy's own; one that climbs to the best point it knows may find a trained one again and again
 TOGETHER = 32  # asks that are bred for at once
 REMEMBERED = 20_000  # hyp sets
 
@@ -141,7 +142,7 @@ class Breeder:
                 return
             rng = candidate_rng(snapshot.campaign.seed, snapshot.number)
             for draws in range(1, MAX_DRAWS + 1):
-                children = _children(snapshot, rng, draws, len(wishes))
+                children = _children(snapshot, rng, draws, len(wishes) if draws == 1 else 1)
                 if not children:
                     self.waiting.note(work)  # the next result wakes the asks
                     return
@@ -250,7 +251,7 @@ def _children(snapshot: _Snapshot, rng: np.random.Generator, draws: int, most: i
     children: list[_Child] = []
     history, space = snapshot.history, snapshot.campaign.space
     while len(children) < min(most, snapshot.left):
-        proposal = _child(snapshot, history, rng)
+        proposal = _child(snapshot, history, rng, draws)
         if isinstance(proposal, Wait):
             break
         children.append(_Child(history, proposal, draws))
@@ -262,10 +263,12 @@ def _children(snapshot: _Snapshot, rng: np.random.Generator, draws: int, most: i
     return children
 
 
-def _child(snapshot: _Snapshot, history: History, rng: np.random.Generator) -> Proposal | Wait:
+def _child(snapshot: _Snapshot, history: History, rng: np.random.Generator, draws: int) -> Proposal | Wait:
+    """The ``draws``-th draw of a child; a strategy that only repeats what was trained is helped out by mutations."""
     if history.number == 0:
         return Proposal(snapshot.campaign.space.start, ())
-    return snapshot.strategy.propose(snapshot.campaign.space, history, rng)
+    strategy = snapshot.strategy if draws <= STUBBORN else create("yolov5-2021", {})
+    return strategy.propose(snapshot.campaign.space, history, rng)
 
 
 # What must be exact when numbers are given out, under the campaign's lock and in one message. ``bred`` is that of the
@@ -367,8 +370,7 @@ def replay(connection: Connection, campaign: str, number: int) -> dict[str, Valu
     history = _as_history(number, parts)
     snapshot = _Snapshot(row.id, parsed, strategy, history, 1)
     rng = candidate_rng(parsed.seed, number)
-    child = _child(snapshot, history, rng)
-    for _ in range(row.bred_from["draws"] - 1):
-        child = _child(snapshot, history, rng)
+    for draws in range(1, row.bred_from["draws"] + 1):
+        child = _child(snapshot, history, rng, draws)
     assert isinstance(child, Proposal)
     return parsed.space.decode(child.hyp)

@@ -31,8 +31,8 @@ from server.page_messages import (
 )
 
 PAGE = 25
-DRAWN, NEWEST_DRAWN = 2000, 500  # dots of a history; a page of a million candidates is as quick as one of a thousand
-CHILDREN_WITHIN = 2000  # numbers after a candidate among which its children are looked for
+DRAWN, NEWEST_DRAWN = 1000, 250  # dots of a history; a page of a million candidates is as quick as one of a thousand
+CHILDREN_WITHIN = 1000  # numbers after a candidate among which its children are looked for
 LATE_S = 40.0  # a worker without a lease asks at least every half minute; there is no goodbye
 GONE_S = 90.0  # so long without a lease and without a word, it is gone
 
