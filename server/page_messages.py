@@ -110,7 +110,7 @@ class CandidatePage(Answer):
 
 class WorkerLine(Answer):
     worker: messages.Worker
-    status: Literal["training", "idle", "silent", "gone"]
+    status: Literal["training", "idle", "silent", "gone", "quarantined", "leaving"]
     reason: str
 
 

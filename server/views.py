@@ -152,7 +152,7 @@ def workers(connection: Connection) -> WorkersPage:
     """Every worker heard of in the last day: those that train first, those that fell silent last, those gone apart."""
     waiting = sum(work.returned + work.unbred for work in fair.works(connection, visible()["only"]))
     lines = [_worker_line(worker, waiting) for worker in fleet.workers(connection)]
-    order = {"training": 0, "idle": 1, "silent": 2}
+    order = {"training": 0, "leaving": 1, "idle": 2, "quarantined": 3, "silent": 4}
     here = sorted((line for line in lines if line.status != "gone"), key=lambda line: (order[line.status], line.worker.name))
     gone = sorted((line for line in lines if line.status == "gone"), key=lambda line: line.worker.seen_age_s)
     return WorkersPage(now=_now(connection), waiting_work=waiting, items=here, gone=gone)
@@ -344,6 +344,10 @@ def _worker_line(worker: messages.Worker, waiting: int) -> WorkerLine:
         return WorkerLine(
             worker=worker, status="silent", reason="its lease has expired; the next worker that asks gets the candidate"
         )
+    if worker.draining and worker.seen_age_s <= GONE_S:
+        return WorkerLine(worker=worker, status="leaving", reason="finishes what it trains, then ends")
+    if worker.quarantine is not None and worker.seen_age_s <= GONE_S and not worker.leases:
+        return WorkerLine(worker=worker, status="quarantined", reason=worker.quarantine)
     if worker.leases:
         return WorkerLine(worker=worker, status="training", reason="")
     if worker.seen_age_s > GONE_S:

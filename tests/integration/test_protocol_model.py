@@ -1,5 +1,8 @@
 """The protocol against a model of it: hypothesis plays workers in any order, the real SQL has to agree after every step."""
 
+import base64
+import hashlib
+import json
 import os
 import uuid
 from dataclasses import dataclass, field
@@ -27,6 +30,7 @@ class Candidate:
     failures: int = 0
     counted: str | None = None
     over: set[str] = field(default_factory=set)  # tokens whose attempt has ended
+    checkpoint: dict[str, Any] | None = None
 
 
 class Protocol(RuleBasedStateMachine):
@@ -40,6 +44,8 @@ class Protocol(RuleBasedStateMachine):
         self.name = f"m{uuid.uuid4().hex}"
         self.candidates: dict[int, Candidate] = {}
         self.results: dict[str, float] = {}
+        self.refused: set[str] = set()
+        self.paused = False
         self.api.create(self.name, candidates=BUDGET, retries=RETRIES)
 
     def model(self, lease: dict[str, Any]) -> Candidate:
@@ -53,6 +59,9 @@ class Protocol(RuleBasedStateMachine):
             if candidate.state == "queued" or (candidate.state in ("leased", "running") and candidate.expired)
         ]
         got = self.api.ask(campaigns=[self.name])
+        if self.paused:
+            assert got == []
+            return multiple()
         while free and self.candidates[min(free)].attempts >= MAX_ATTEMPTS:
             self.candidates[min(free)].state = "failed"
             free.remove(min(free))
@@ -70,7 +79,41 @@ class Protocol(RuleBasedStateMachine):
             candidate.over.add(candidate.holder)
         candidate.state, candidate.holder, candidate.expired = "leased", lease["token"], False
         candidate.attempts += 1
+        assert lease["checkpoint"] == candidate.checkpoint
         return lease
+
+    @rule(verb=st.sampled_from(["pause", "drain", "resume", "resume"]))
+    def steer(self, verb: str) -> None:
+        assert self.api.http.post(f"/api/v1/campaigns/{self.name}/{verb}").status_code == 200
+        self.paused = verb != "resume"
+
+    @rule(lease=leases)
+    def cancel(self, lease: dict[str, Any]) -> None:
+        candidate = self.model(lease)
+        answer = self.api.http.post(f"/api/v1/campaigns/{self.name}/candidates/{lease['number']}/cancel")
+        if candidate.state in ("done", "failed"):
+            assert answer.status_code == 409
+            return
+        assert answer.json()["state"] == "cancelled"
+        candidate.state = "cancelled"
+        candidate.over.add(candidate.holder)
+
+    @rule(lease=leases, epoch=st.integers(0, 2))
+    def checkpoint(self, lease: dict[str, Any], epoch: int) -> None:
+        candidate, token = self.model(lease), lease["token"]
+        content = json.dumps({"by": token, "epoch": epoch}).encode()
+        digest = hashlib.sha256(content)
+        answer = self.api.http.put(
+            f"/api/v1/leases/{token}/checkpoint",
+            params={"epoch": epoch},
+            content=content,
+            headers={"Repr-Digest": f"sha-256=:{base64.b64encode(digest.digest()).decode()}:"},
+        )
+        if candidate.holder == token and token not in candidate.over and candidate.state in ("leased", "running"):
+            candidate.checkpoint = {"sha256": digest.hexdigest(), "bytes": len(content), "epoch": epoch}
+            assert answer.json() == candidate.checkpoint
+        else:
+            assert answer.status_code == 409
 
     @rule(lease=leases)
     def beat(self, lease: dict[str, Any]) -> None:
@@ -82,7 +125,7 @@ class Protocol(RuleBasedStateMachine):
             candidate.expired = False
             assert answer["command"] == "continue"
         else:
-            over = candidate.state in ("done", "failed") or (candidate.holder == token and token in candidate.over)
+            over = candidate.state in ("done", "failed", "cancelled") or (candidate.holder == token and token in candidate.over)
             assert answer["command"] == ("cancel" if over else "continue")
 
     @rule(lease=leases, epoch=st.integers(0, 2))
@@ -90,7 +133,7 @@ class Protocol(RuleBasedStateMachine):
         candidate = self.model(lease)
         body = {"epochs": [{"epoch": epoch, "metrics": {"map50": 0.1}}]}
         answer = self.api.http.post(f"/api/v1/leases/{lease['token']}/epochs", json=body).json()
-        current = candidate.holder == lease["token"] and candidate.state not in ("done", "failed")
+        current = candidate.holder == lease["token"] and candidate.state not in ("done", "failed", "cancelled")
         assert answer == {"current": current}
         if current and candidate.state == "leased":
             candidate.state = "running"
@@ -100,11 +143,14 @@ class Protocol(RuleBasedStateMachine):
         candidate, token = self.model(lease), lease["token"]
         answer = self.api.result(lease, map50=map50)
         if token in self.results:  # the first answer for ever, and never another body
-            expected = 422 if self.results[token] != map50 else 200
+            expected = 422 if self.results[token] != map50 else 409 if token in self.refused else 200
             assert answer.status_code == expected
             return
         self.results[token] = map50
-        if candidate.counted is None:
+        if candidate.state == "cancelled":
+            assert answer.status_code == 409
+            self.refused.add(token)
+        elif candidate.counted is None:
             assert answer.status_code == 201
             candidate.state, candidate.counted = "done", token
         else:
@@ -121,6 +167,7 @@ class Protocol(RuleBasedStateMachine):
         assert candidate.holder == token
         if token not in candidate.over and candidate.state in ("leased", "running"):
             candidate.failures += 1
+            candidate.checkpoint = None  # what failed may lie in it
             final = candidate.failures > RETRIES or candidate.attempts >= MAX_ATTEMPTS
             candidate.state = "failed" if final else "queued"
         candidate.over.add(token)
