@@ -264,7 +264,7 @@ async def insight(request: Request, name: str) -> messages.Insight:
 
 def _file(media_type: str) -> dict[str, Any]:
     """How a route describes that it answers a file."""
-    content = {media_type: {"schema": {"type": "string"}}}
+    content = {media_type: {"schema": {"type": "object" if "yaml" in media_type else "string"}}}
     return {"response_class": Response, "responses": {200: {"content": content}}, "dependencies": [needs("read")]}
 
 

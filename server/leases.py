@@ -212,7 +212,7 @@ def heartbeat(connection: Connection, token: str, beat: messages.Heartbeat) -> m
             where token = :token returning lease_s, (select draining from worker w where w.id = lease.worker_id) as draining
             """
         ),
-        {"token": token, "epoch": beat.epoch, "progress": beat.progress},
+        {"token": token, "epoch": beat.epoch, "progress": round(beat.progress, 6)},
     ).first()
     if renewed is not None:
         command: messages.Command = "drain" if renewed.draining else "continue"

@@ -177,3 +177,8 @@ def test_two_requests_race_for_one_returned_candidate(api: Any) -> None:
             thread.join()
         assert len(got) == 1
         api.http.delete(f"/api/v1/leases/{got[0]['token']}")
+
+
+def test_a_progress_smaller_than_the_column_can_hold_is_none(api: Any) -> None:
+    api.create()
+    assert api.beat(api.lease(), progress=7e-48)["current"]
