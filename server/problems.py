@@ -32,6 +32,7 @@ _DESCRIBED = {
     409: "The state of things forbids it",
     413: "The body is larger than this route takes",
     422: "The request is wrong; `errors` says where and what to do",
+    426: "This worker speaks another protocol; `detail` says what to install",
     429: "More requests than one caller may send; repeat it after Retry-After seconds",
     500: "The coordinator made a mistake; its log has the details",
     503: "The database cannot answer now; repeat the request after Retry-After seconds",
