@@ -40,6 +40,7 @@ _NO_RIGHT = "42501"
 _MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 _MIGRATION_LOCK = 7_290_451
 STARTING_S = 30.0  # a database that says it is starting up is waited for
+TURN_S = 3  # a migration waits for a lock
 LOCKED_S = 60.0  # a migration tries again for so long where others hold locks
 
 
@@ -279,7 +280,7 @@ def _upgrade(engine: Engine) -> None:
         if there == script.get_current_head() or (there is not None and there not in _revisions(script)):
             return
         # Whoever waits for a lock on a table makes everybody else wait behind it: so not for long, and again a little later.
-        connection.execute(text("set local lock_timeout = '3s'"))
+        connection.execute(text(f"set local lock_timeout = '{TURN_S}s'"))
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, "head")

@@ -1,9 +1,7 @@
 """What the coordinator asks of a PostgreSQL that is not its own: few rights, no session, patience with locks."""
 
 import threading
-import time
 import uuid
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -97,36 +95,22 @@ def test_a_schema_newer_than_the_program_is_served(api: Any, database_url: str) 
     assert api.sql("select version_num from alembic_version")[0][0] == "ffff"
 
 
-def test_a_migration_lets_nobody_queue_behind_it_and_comes_through(
-    api: Any, database_url: str, step: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+def test_a_migration_waits_for_locks_in_short_turns_and_comes_through(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a long query holds a table, the migration waits for it in short turns, between which requests get through."""
-    step("0004")
-    holder = psycopg2.connect(parse_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False))
-    holder.cursor().execute("lock table event in access share mode; select pg_advisory_xact_lock(%s)", (door._MIGRATION_LOCK,))
-    migration = threading.Thread(target=migrate, args=(database_url,))
-    migration.start()
-    time.sleep(0.3)
-    api.create()
-    assert api.result(api.lease()).status_code == 201
-    assert migration.is_alive()
-    holder.rollback()
-    holder.close()
-    migration.join(30)
+    """Whoever waits for a table's lock makes all others wait behind it, so a migration never does for long."""
+    monkeypatch.setattr(door, "TURN_S", 0.1)
+    monkeypatch.setattr(door, "LOCKED_S", 0.5)
+    address = parse_url(empty_database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with closing(psycopg2.connect(address)) as holder:
+        holder.cursor().execute("select pg_advisory_xact_lock(%s)", (door._MIGRATION_LOCK,))
+        with pytest.raises(Unavailable, match=r"cannot be changed, something holds locks .*lock timeout"):
+            migrate(empty_database_url)
+        monkeypatch.setattr(door, "LOCKED_S", 60)
+        migration = threading.Thread(target=migrate, args=(empty_database_url,))
+        migration.start()
+        holder.rollback()
+        migration.join(60)
     assert not migration.is_alive()
-    assert api.sql("select count(*) from restoration")[0][0] == 0
-
-
-@pytest.fixture
-def step(database_url: str) -> Callable[[str], None]:
-    """Bring the schema back to a revision."""
-    import alembic.command
-
-    def downgrade(revision: str) -> None:
-        config = door.alembic_config()
-        engine = create_engine(parse_url(database_url), poolclass=NullPool)
-        with engine.begin() as connection:
-            config.attributes["connection"] = connection
-            alembic.command.downgrade(config, revision)
-
-    return downgrade
+    with closing(Database(empty_database_url)) as database:
+        assert database.run(lambda connection: connection.execute(text("select count(*) from pulse")).scalar_one()) == 1
