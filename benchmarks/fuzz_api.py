@@ -8,6 +8,7 @@ type or shape that the description does not name, and nobody without a token may
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
 import uuid
@@ -86,7 +87,7 @@ class Fuzz:
         for caller in CALLERS:
             for operation in operations:
                 for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-                    self._operation(operation, caller, mode, max(round(each * shares[caller]), 1), seed_)
+                    self._operation(operation, caller, mode, math.ceil(each * shares[caller]), seed_)
             print(f"{caller}: {sum(self.answers.values())} requests so far, {len(self.wrong)} wrong answers", flush=True)
 
     def _operation(self, operation: Any, caller: str, mode: Any, cases: int, seed_: int) -> None:
