@@ -16,7 +16,7 @@ from hypevolve import messages
 from server.database import later
 
 IN_A_ROW = 3
-FIRST_S = 30.0  # until the self-test, from the second quarantine on; doubled each time
+FIRST_S = 5.0  # until the self-test, from the second quarantine on; doubled each time
 LONGEST_S = 3600.0
 
 # Reasons of a release that speak of the node, not of the candidate: its attempt is not counted.

@@ -71,13 +71,13 @@ def test_a_self_test_ends_it_and_the_back_off_grows_until_a_result_counts(api: A
             api.sql("update worker set quarantined_until = clock_timestamp() where id = :w", w=worker)
             register(api, worker=worker, **passed)
     assert waits[0] == 1
-    assert waits[1:] == pytest.approx([30, 60, 120], abs=1)
+    assert waits[1:] == pytest.approx([5, 10, 20], abs=2)
     api.result(api.lease(worker))
     fail_in_a_row(api, worker)
     assert told(api, worker) == ("1", told(api, worker)[1])  # from the beginning
     register(api, worker=worker, self_test={"passed": False, "detail": "the GPU computes nonsense"})
     wait, reason = told(api, worker) or ("", "")
-    assert (int(wait), reason) == (pytest.approx(30, abs=1), "its self-test failed: the GPU computes nonsense")
+    assert (int(wait), reason) == (pytest.approx(5, abs=2), "its self-test failed: the GPU computes nonsense")
 
 
 def test_a_node_with_other_data_gets_one_candidate(api: Any) -> None:
