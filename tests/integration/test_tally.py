@@ -114,8 +114,8 @@ def test_numbers_survive_the_migration_forth_and_back(api: Any, database_url: st
         config = alembic_config()
         config.attributes["connection"] = connection
         alembic.command.downgrade(config, "0001")
-        alembic.command.upgrade(config, "0002")
+        alembic.command.upgrade(config, "head")
     engine.dispose()
-    assert _numbers(api) == before
+    assert _numbers(api)._asdict() == pytest.approx(before._asdict())
     assert api.sql("select * from jump order by number") == jumps
     _agrees(api)
