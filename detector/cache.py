@@ -17,9 +17,8 @@ import numpy as np
 
 from detector import decoded
 from detector.data import load
-from detector.dataset import Dataset, Sample
+from detector.dataset import Dataset, Sample, read_pixels
 from detector.decoded import Decoded, Wanted
-from detector.errors import DataError
 
 CAPACITY = 4
 OUTLINE_POINTS = 200
@@ -91,9 +90,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _decode(wanted: Wanted, imgsz: int) -> Decoded:
-    pixels = cv2.imread(str(wanted.path), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise DataError(f"{wanted.path}: cannot be decoded (truncated?); replace it or remove it from the data set")
+    pixels = read_pixels(wanted.path)
     native = pixels.shape[:2]
     ratio = imgsz / max(native)
     if ratio < 1 or (wanted.enlarge and ratio > 1):

@@ -26,6 +26,10 @@ _COUNTER = "num_batches_tracked"
 LEAST_SHARE = 0.5
 
 
+class _NotOurs(Exception):
+    """A file is missing, or no checkpoint of this detector; who asked for it knows the remedy."""
+
+
 class Fitted(NamedTuple):
     """How many tensors of the model came from a file, and the names of those that did not."""
 
@@ -63,7 +67,13 @@ def open_model(path: str | Path) -> Opened:
     Raises:
         DataError: one line: the file is missing or no checkpoint of ours.
     """
-    header, tensors = _ours(path)
+    try:
+        header, tensors = _ours(path)
+    except _NotOurs:
+        raise DataError(
+            f"{path} is missing or no checkpoint of this detector; name the last.safetensors that train --project wrote, "
+            "or the file of --save"
+        ) from None
     try:
         anchors = tensors["anchors"] * tensors["strides"].view(-1, 1, 1)
         names = tuple(str(name) for name in header["names"])
@@ -98,7 +108,10 @@ def load_into(model: Detector, path: str | Path) -> Fitted:
 
 
 def _by_name(model: Detector, path: str | Path) -> set[str]:
-    header, tensors = _ours(path)
+    try:
+        header, tensors = _ours(path)
+    except _NotOurs:
+        raise DataError(f"base.weights: {path} is missing or no checkpoint of this detector; write weights: ''") from None
     if header["model"] != model.name:
         raise DataError(f"base.weights: {path} is a {header['model']}, base.model is {model.name}; make them equal")
     state = model.state_dict()
@@ -115,7 +128,7 @@ def _ours(path: str | Path) -> tuple[dict, dict[str, Tensor]]:
             header = json.loads((file.metadata() or {})[_KEY])
             return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError):
-        raise DataError(f"base.weights: {path} is missing or no checkpoint of this detector; write weights: ''") from None
+        raise _NotOurs from None
 
 
 def _by_order(model: Detector, theirs: list[tuple[str, Tensor]]) -> set[str]:

@@ -7,6 +7,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from detector.metrics import evaluate as judge
 from detector.models import ARCHITECTURES, Detector, cost
 from detector.predict import write
 from detector.project import Project, draw_found
-from detector.scenario import Scenario
+from detector.scenario import LARGEST_STRIDE, Scenario
 from detector.team import Team, joined
 from detector.trainer import describe
 from detector.trainer import train as run_training
@@ -137,8 +138,8 @@ def val(options: argparse.Namespace) -> int:
     names = pictures.dataset.names
     if len(names) != len(opened.names):
         raise DataError(
-            f"{options.weights} knows {len(opened.names)} classes ({', '.join(opened.names)}), {options.data} has {len(names)} "
-            f"({', '.join(names)}); name the data set that it was trained on"
+            f"{options.weights} knows {len(opened.names)} classes ({_some(opened.names)}), {options.data} has {len(names)} "
+            f"({_some(names)}); name the data set that it was trained on"
         )
     model = opened.model.to(options.device)
     hyp = Hyperparameters.from_mapping({}, model.lineage)
@@ -157,6 +158,8 @@ def val(options: argparse.Namespace) -> int:
 def predict(options: argparse.Namespace) -> int:
     """Draws detections on an image or a folder of images."""
     _machine(options)
+    if not 0 <= options.conf <= 1:
+        raise UsageError(f"--conf is {options.conf:g}, but must be from 0 to 1")
     opened = checkpoint.open_model(options.weights)
     rows = write(opened, options.source, options.out, options.imgsz or opened.imgsz, options.conf, options.device)
     boxes = sum(len(row["boxes"]) for row in rows)
@@ -179,6 +182,8 @@ def export(options: argparse.Namespace) -> int:
 def benchmark(options: argparse.Namespace) -> int:
     """Images per second of training steps and of folded inference with suppression, on random pixels."""
     _machine(options)
+    if options.imgsz % LARGEST_STRIDE:
+        raise UsageError(f"--imgsz is {options.imgsz}, but must be a multiple of {LARGEST_STRIDE}")
     rng = np.random.default_rng(0)
     batch, imgsz, device = options.batch, options.imgsz, options.device
     model = Detector(options.model, options.classes).to(device, memory_format=torch.channels_last)
@@ -264,6 +269,10 @@ def _bar(fraction: float) -> None:
         full = round(30 * fraction)
         end = "\r\033[K" if fraction >= 1 else "\r"
         print(f"[{'=' * full:<30}] {fraction:4.0%}", end=end, file=sys.stderr, flush=True)
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def _median(call: Any, seconds: float) -> float:

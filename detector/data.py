@@ -6,9 +6,7 @@ import os
 import re
 from pathlib import Path
 
-import cv2
-
-from detector.dataset import Dataset, Reading, read_text
+from detector.dataset import Dataset, Reading, read_pixels, read_text
 from detector.errors import DataError
 from detector.formats import coco, darknet, voc, yolo
 
@@ -67,6 +65,8 @@ def check(path: str | Path) -> list[str]:
     except DataError as error:
         return [*faults, str(error)]
     for image in dict.fromkeys(sample.image for sample in (*dataset.train, *dataset.val)):
-        if cv2.imread(str(image), cv2.IMREAD_COLOR) is None:
-            faults.append(f"{image}: cannot be decoded (truncated?); replace it or remove it from the data set")
+        try:
+            read_pixels(image)
+        except DataError as error:
+            faults.append(str(error))
     return faults

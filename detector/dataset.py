@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from detector.errors import DataError
@@ -144,6 +145,24 @@ def check_image(path: Path, source: Path) -> None:
         ) from None
     if not start.startswith(_SIGNATURES):
         raise DataError(f"{path}: is no image (JPEG, PNG, BMP, TIFF or WebP); replace it or remove it from the data set")
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """The pixels of an image file, (h, w, 3) uint8, BGR, turned as its EXIF orientation says.
+
+    Decoded from memory: from a file, OpenCV fills the rest of a JPEG that ends too early with grey, and says nothing.
+
+    Raises:
+        DataError: the file is missing, or cannot be decoded to its end.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError:
+        raise DataError(f"{path}: does not exist or cannot be read; restore it or remove it from the data set") from None
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    if pixels is None:
+        raise DataError(f"{path}: cannot be decoded (truncated?); replace it or remove it from the data set")
+    return pixels
 
 
 def _digest(names: Sequence[str], train: Sequence[Sample], val: Sequence[Sample]) -> str:

@@ -7,9 +7,7 @@ from pathlib import Path
 # The expat parser expands no external entities, and Python's build limits internal ones (since 2.4.1).
 from xml.etree import ElementTree
 
-import cv2
-
-from detector.dataset import Dataset, Reading, Rows, Sample, assemble, check_image
+from detector.dataset import Dataset, Reading, Rows, Sample, assemble, check_image, read_pixels
 from detector.errors import DataError
 from detector.formats.labels import IMAGE_SUFFIXES
 
@@ -108,7 +106,5 @@ def _size(image: Path, root: ElementTree.Element) -> tuple[float, float]:
     if width > 0 and height > 0:
         return width, height
     check_image(image, image)
-    pixels = cv2.imread(str(image))
-    if pixels is None:
-        raise DataError(f"{image}: cannot be decoded; replace it or remove it from the data set")
+    pixels = read_pixels(image)
     return float(pixels.shape[1]), float(pixels.shape[0])

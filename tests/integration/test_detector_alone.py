@@ -74,6 +74,10 @@ def test_val_refuses_other_classes(project, dataset, tmp_path, capsys):
     (other / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [zero, one, four, nine]\n")
     assert main(["val", "--weights", str(project / "last.safetensors"), "--data", str(other)]) == 5
     assert "knows 3 classes (zero, one, four)" in capsys.readouterr().err
+    names = ", ".join(f"c{i}" for i in range(80))
+    (other / "data.yaml").write_text(f"train: images/train\nval: images/val\nnames: [{names}]\n")
+    assert main(["val", "--weights", str(project / "last.safetensors"), "--data", str(other)]) == 5
+    assert "has 80 (c0, c1, c2, c3, c4, …)" in capsys.readouterr().err
 
 
 def test_predict_on_a_folder_and_on_one_image(project, dataset, tmp_path, capsys):
@@ -105,6 +109,7 @@ def test_predict_on_a_folder_and_on_one_image(project, dataset, tmp_path, capsys
     assert "would be overwritten" in capsys.readouterr().err
     assert one.read_bytes() == before
     assert main(["predict", str(tmp_path / "nowhere"), "--weights", weights]) == 5
+    assert main(["predict", str(one), "--weights", weights, "--conf", "25"]) == 2
 
 
 def test_predict_on_an_image_that_is_larger_and_not_square(project, dataset, tmp_path):
@@ -128,6 +133,9 @@ def test_benchmark(capsys):
     assert row["train_images_per_s"] > 0 < row["predict_images_per_s"]
     assert main(["benchmark", "--device", "nowhere"]) == 2
     assert main(["benchmark", "--batch", "0"]) == 2
+    capsys.readouterr()
+    assert main(["benchmark", "--imgsz", "100"]) == 2
+    assert "multiple of 32" in capsys.readouterr().err
 
 
 # Everything that is wrong, at once.

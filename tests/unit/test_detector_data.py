@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from detector import cache
+from detector import cache, data
 from detector.cache import load_cached
 from detector.data import data_hash, load
+from detector.dataset import read_pixels
 from detector.errors import DataError
 
 SIZE = (40, 64)  # height, width: fractions of powers of two and small fives stay exact enough in every format
@@ -279,6 +280,34 @@ def test_a_truncated_image_is_found_while_decoding(tmp_path):
     image.write_bytes(image.read_bytes()[:20])
     with pytest.raises(DataError, match=r"a\.png: cannot be decoded"):
         load_cached(str(path), 64)
+
+
+def test_a_jpeg_that_ends_too_early_is_refused_and_not_filled_with_grey(tmp_path):
+    path = yolo(tmp_path)
+    image = tmp_path / "images" / "train" / "a.png"  # the suffix does not matter
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    for options in ([], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]):
+        whole = cv2.imencode(".jpg", noise, options)[1].tobytes()
+        image.write_bytes(whole)
+        assert np.array_equal(read_pixels(image), cv2.imread(str(image)))
+        assert data.check(path) == []
+        image.write_bytes(whole[: len(whole) // 2])
+        assert cv2.imread(str(image)) is not None  # why images are decoded from memory
+        for read in (lambda: read_pixels(image), lambda: load_cached(str(path), 64)):
+            with pytest.raises(DataError, match=r"a\.png: cannot be decoded \(truncated"):
+                read()
+        assert ["a.png: cannot be decoded" in fault for fault in data.check(path)] == [True]
+    image.write_bytes(b"")
+    with pytest.raises(DataError, match="cannot be decoded"):
+        read_pixels(image)
+
+
+def test_an_image_is_turned_as_its_exif_says(tmp_path):
+    whole = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
+    turned = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6: a quarter
+    image = tmp_path / "a.jpg"
+    image.write_bytes(whole[:2] + b"\xff\xe1" + (len(turned) + 2).to_bytes(2, "big") + turned + whole[2:])
+    assert read_pixels(image).shape == (64, 48, 3)
 
 
 @pytest.mark.parametrize("write", [yolo_lists, darknet, voc, coco])

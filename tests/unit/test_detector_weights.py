@@ -273,5 +273,7 @@ def test_our_own_checkpoint_opens_as_a_model(tmp_path):
     opened, names, imgsz = checkpoint.open_model(tmp_path / "a.safetensors")
     assert (names, imgsz, opened.lineage, opened.training) == (("a", "b"), 640, "yolov3-2020", False)
     assert all(torch.equal(value, source.state_dict()[key]) for key, value in opened.state_dict().items())
-    with pytest.raises(DataError, match="no checkpoint of this detector"):
-        checkpoint.open_model(tmp_path / "none.safetensors")
+    (tmp_path / "released.pt").write_bytes(b"PK")
+    for other in ("none.safetensors", "released.pt"):
+        with pytest.raises(DataError, match=f"{other} is missing or no checkpoint of this detector; name the last.safetensors"):
+            checkpoint.open_model(tmp_path / other)
