@@ -61,7 +61,8 @@ def preflight(campaign: Campaign, facts: Mapping[str, Any] | None = None) -> Pre
     strategy = create(campaign.strategy, campaign.options)
     inert = _inert(campaign, strategy, facts)
     rounded = campaign.strategy in ROUNDED
-    genes = tuple(_report(gene, strategy, inert, rounded) for gene in campaign.space)
+    limits = _limits(campaign)
+    genes = tuple(_report(gene, strategy, inert, limits, rounded) for gene in campaign.space)
     trainings, epochs = campaign.candidates, campaign.candidates * campaign.epochs
     cost = f"{trainings:,} trainings x {campaign.epochs:,} epochs = {epochs:,} epochs"
     seconds = facts.get("seconds_per_training")
@@ -77,7 +78,7 @@ def preflight(campaign: Campaign, facts: Mapping[str, Any] | None = None) -> Pre
     return Preflight(genes, trainings, epochs, cost, tuple(notes))
 
 
-def _report(gene: Gene, strategy: Strategy, inert: Mapping[str, str], rounded: bool) -> GeneReport:
+def _report(gene: Gene, strategy: Strategy, inert: Mapping[str, str], limits: Mapping[str, float], rounded: bool) -> GeneReport:
     status: Status = "moves"
     if gene.fixed:
         status = "fixed"
@@ -92,6 +93,8 @@ def _report(gene: Gene, strategy: Strategy, inert: Mapping[str, str], rounded: b
             notes.append(f"about {values} values, since children are rounded to {DECIMALS} decimals")
         if gene.start in (gene.lower, gene.upper):
             notes.append(f"starts on its {'lower' if gene.start == gene.lower else 'upper'} bound")
+        if gene.upper > limits.get(gene.name, gene.upper):
+            notes.append(f"acts up to {limits[gene.name]:.3g}, a third of the epochs")
     return GeneReport(gene.name, gene.start, gene.gain, gene.lower, gene.upper, status, "; ".join(notes))
 
 
@@ -115,6 +118,11 @@ def _inert(campaign: Campaign, strategy: Strategy, facts: Mapping[str, Any]) -> 
     if _stays_zero(campaign, strategy, "warmup_epochs"):
         inert |= dict.fromkeys(("warmup_momentum", "warmup_bias_lr"), "warmup_epochs stays 0")
     return inert
+
+
+def _limits(campaign: Campaign) -> dict[str, float]:
+    """Values beyond which a gene changes nothing more in this training (``detector/optim.py`` caps the warm-up)."""
+    return {"warmup_epochs": campaign.epochs / 3} if campaign.trainer.kind == "detector" else {}
 
 
 def _stays_zero(campaign: Campaign, strategy: Strategy, name: str) -> bool:

@@ -152,7 +152,11 @@ def _look(file: campaign_file.CampaignFile) -> tuple[dict[str, Any], dict[str, A
 def data_words(told: dict[str, Any]) -> str:
     """The data set in a line, from what the detector says of it."""
     outlines = "with" if told["has_polygons"] else "no"
-    parts = [f"{told['images']} training and {told['val_images']} validation images", f"{len(told['classes'])} classes"]
+    classes = len(told["classes"])
+    parts = [
+        f"{told['images']} training and {told['val_images']} validation images",
+        f"{classes} {'class' if classes == 1 else 'classes'}",
+    ]
     parts += [f"{outlines} polygons", f"{told['iterations']} iterations a training"]
     return f"data: {', '.join(parts)}"
 
