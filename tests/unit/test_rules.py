@@ -245,14 +245,14 @@ def test_cma_es_moves_towards_what_is_better():
 # ---- golden sequences --------------------------------------------------------------------------------------------------------
 
 
-def sequence(name):
-    """lr0, momentum and anchor_t of candidates 1, 2 and 60 of a campaign with seed 7."""
-    space, strategy = lineage_space(), create(name, {})
+def sequence(name, space, genes):
+    """``genes`` of candidates 1, 2 and 60 of a campaign with seed 7."""
+    strategy = create(name, {})
     rows = [Row(0, space.start, 0.2)]
     for number in (1, 2, 60):
         hyp = strategy.propose(space, history(strategy, number, rows), candidate_rng(7, number)).hyp
         rows.append(Row(number, hyp, 0.2 + 0.01 * number))
-    return [tuple(row.hyp[gene] for gene in ("lr0", "momentum", "anchor_t")) for row in rows[1:]]
+    return [tuple(space.decode(row.hyp)[gene] for gene in genes) for row in rows[1:]]
 
 
 # The same seed gives the same children for ever: stored campaigns depend on it.
@@ -270,7 +270,7 @@ GOLDEN = {
 
 @pytest.mark.parametrize("name", sorted(GOLDEN))
 def test_golden_sequence(name):
-    assert sequence(name) == GOLDEN[name]
+    assert sequence(name, lineage_space(), ("lr0", "momentum", "anchor_t")) == GOLDEN[name]
 
 
 # ---- options -----------------------------------------------------------------------------------------------------------------
@@ -317,6 +317,24 @@ INHERITING = [name for name in NAMES if name not in ("random", "hybrid", "cma-es
 def bred(name, draws, rows=(Row(0, KINDS.start, 0.5), Row(1, KINDS.start, 0.4)), **options):
     strategy = create(name, options)
     return [strategy.propose(KINDS, history(strategy, 1000, rows), candidate_rng(seed, 1000)).hyp for seed in range(draws)]
+
+
+GOLDEN_KINDS = {
+    "hybrid": [(0.00127495, 2, "SGD", False), (0.000894888, 2, "SGD", False), (0.000160737, 3, "SGD", False)],
+    "yolov3-2019": [(0.0146479, 4, "SGD", False), (0.0148219, 5, "SGD", True), (0.0145063, 5, "SGD", True)],
+    "yolov3-2020": [(0.0126271, 3, "AdamW", False), (0.0130196, 5, "AdamW", False), (0.0114787, 9, "AdamW", False)],
+    "yolov5-2021": [(0.00999, 3, "Adam", False), (0.01124, 3, "AdamW", False), (0.01177, 3, "AdamW", False)],
+    "yolov5-2024": [(0.0480634, 2, "SGD", False), (0.0632081, 6, "SGD", True), (0.0632081, 7, "SGD", False)],
+    "ultralytics-2025": [(0.01, 3, "Adam", False), (0.009, 2, "Adam", False), (0.01465, 2, "Adam", False)],
+    "ultralytics-2026": [(0.03574, 3, "AdamW", False), (0.03818, 7, "SGD", False), (0.03818, 9, "SGD", False)],
+    "cma-es": [(0.0118499, 3, "AdamW", False), (0.0188508, 3, "AdamW", False), (0.0115669, 3, "AdamW", False)],
+    "random": [(0.04806, 2, "SGD", False), (0.06321, 6, "SGD", True), (0.01517, 8, "Adam", False)],
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_golden_sequence_with_whole_numbers_and_choices(name):
+    assert sequence(name, KINDS, KINDS.names) == GOLDEN_KINDS[name]
 
 
 @pytest.mark.parametrize("name", INHERITING)
