@@ -181,6 +181,9 @@ def error_of(response: httpx.Response, url: str) -> HypevolveError:
     except ValidationError:
         reason = response.reason_phrase or "no reason given"
         return kind(f"{url} answered {status} {reason} to {response.request.method} {response.request.url.path}")
-    parts = [problem.detail or problem.title]
-    parts += [f"{item.key}: {item.message}" + (f" ({item.remedy})" if item.remedy else "") for item in problem.errors]
+    parts = problem.detail.splitlines() or [problem.title]
+    for item in problem.errors:
+        fault = f"{item.key}: {item.message}"
+        if fault not in problem.detail:  # that of an invalid campaign has a line for each fault
+            parts.append(f"{fault} ({item.remedy})" if item.remedy else fault)
     return kind("; ".join(parts), problem)

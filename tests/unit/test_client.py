@@ -9,10 +9,15 @@ from uuid import UUID
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
+from evolution.campaign import Campaign
 from hypevolve import messages
 from hypevolve.client import FOREVER, Client, RetryPolicy
+from hypevolve.connection import error_of
 from hypevolve.errors import Conflict, Denied, HypevolveError, Invalid, NotFound, ServerFault, Unreachable
+from server import problems
 
 ASK = messages.Ask(request_id=UUID(int=1), worker=UUID(int=2))
 LEASE = {
@@ -108,6 +113,23 @@ def test_a_refusal_is_not_repeated(status: int, kind: type[HypevolveError], exit
     assert caught.value.exit_code == exit_code
     assert caught.value.problem is not None
     assert caught.value.problem.status == status
+
+
+def test_each_fault_of_a_campaign_is_said_once():
+    app = FastAPI()
+    problems.install(app)
+
+    @app.post("/")
+    def create(document: dict[str, object]) -> None:
+        Campaign.from_document(document)
+
+    response = TestClient(app).post("/", json={"name": "bccd", "base": {"epochs": "no"}, "bugdet": 3})
+    answer = messages.Problem.model_validate_json(response.content)
+    text = str(error_of(response, "http://coordinator"))
+    assert [item.key for item in answer.errors] == ["base.epochs", "bugdet"]
+    for item in answer.errors:
+        assert text.count(item.message) == text.count(item.remedy) == 1
+    assert text.count("; ") == 3  # between the faults, and before each remedy
 
 
 def test_people_are_told_where_nobody_answers():
