@@ -1,9 +1,10 @@
-"""Optuna's samplers as strategies (``optuna:tpe``, ``optuna:gp``, ``optuna:random``), rebuilt from the rows for every proposal.
+"""Optuna's samplers as strategies (``optuna:tpe``, ``optuna:random``), rebuilt from the rows for every proposal.
 
 The study lives in memory for one proposal: finished rows are its complete trials, failed ones its failed trials, candidates in
 training its running ones (TPE's ``constant_liar`` keeps away from them). The sampler is seeded from the candidate's own stream
 and everything is added in the order of numbers, so that any replica finds the same child. Samplers whose memory is not in
-the trials (CMA-ES, NSGA-II) are not offered: ``cma-es`` is a strategy of its own.
+the trials (CMA-ES, NSGA-II) are not offered: ``cma-es`` is a strategy of its own. Nor is the Gaussian process: it needs torch,
+which a coordinator has not, and seconds of processor time for each proposal.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from optuna.trial import TrialState, create_trial
 from evolution.space import Gene, Space
 from evolution.strategy import Candidate, History, Needs, OptionError, Proposal, Row, fittest_hyp
 
-SAMPLERS = ("tpe", "gp", "random")
+SAMPLERS = ("tpe", "random")
 SEEN = 500
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -75,8 +76,6 @@ class Optuna:
     def _made(self, seed: int) -> BaseSampler:
         if self.sampler == "tpe":
             return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
-        if self.sampler == "gp":
-            return optuna.samplers.GPSampler(seed=seed)
         return optuna.samplers.RandomSampler(seed=seed)
 
 

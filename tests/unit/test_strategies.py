@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -68,8 +69,21 @@ def test_optuna_learns_from_the_rows():
         rows.append(Row(number, hyp, -abs(hyp["degrees"] - 40) - 20 * (hyp["optimizer"] != 1)))
     assert np.mean([row.hyp["degrees"] for row in rows[-15:]]) > 30
     assert np.mean([row.hyp["optimizer"] == 1 for row in rows[-15:]]) > 0.6
-    with pytest.raises(OptionError, match="'optuna:cma' is unknown; available: optuna:tpe, optuna:gp, optuna:random"):
+    with pytest.raises(OptionError, match="'optuna:cma' is unknown; available: optuna:tpe, optuna:random"):
         strategies.create("optuna:cma", {})
+
+
+def test_optuna_brings_no_torch_into_the_coordinator():
+    pytest.importorskip("optuna", reason="NO OPTUNA: install the extra hypevolve[optuna]")
+    program = """
+import sys
+from server import optuna_strategy, strategies
+from server.strategy_check import check
+for sampler in optuna_strategy.SAMPLERS:
+    assert next(check(strategies.create(f"optuna:{sampler}", {}), sampler))[1] == ""
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program], cwd=DOCUMENT.parents[1]).returncode == 0
 
 
 def test_the_documents_example_keeps_them(installed, capsys):
