@@ -15,9 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from detector import decoded
+from detector import decoded, image_files
 from detector.data import load
-from detector.dataset import Dataset, Sample, read_pixels
+from detector.dataset import Dataset, Sample
 from detector.decoded import Decoded, Wanted
 
 CAPACITY = 4
@@ -90,7 +90,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _decode(wanted: Wanted, imgsz: int) -> Decoded:
-    pixels = read_pixels(wanted.path)
+    pixels = image_files.read(wanted.path)
     native = pixels.shape[:2]
     ratio = imgsz / max(native)
     if ratio < 1 or (wanted.enlarge and ratio > 1):

@@ -6,7 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from detector.dataset import Dataset, Reading, read_pixels, read_text
+from detector import image_files
+from detector.dataset import Dataset, Reading, read_text
 from detector.errors import DataError
 from detector.formats import coco, darknet, voc, yolo
 
@@ -66,7 +67,7 @@ def check(path: str | Path) -> list[str]:
         return [*faults, str(error)]
     for image in dict.fromkeys(sample.image for sample in (*dataset.train, *dataset.val)):
         try:
-            read_pixels(image)
+            image_files.read(image)
         except DataError as error:
             faults.append(str(error))
     return faults

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from detector import image_files
 from detector.errors import DataError
 
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\x00", b"MM\x00*", b"RIFF")
+LARGEST_LABELS = 4_000_000  # bytes of one image's labels
+LARGEST_SOURCE = 2_000_000_000  # bytes of a list of images, or of a COCO document
+MOST_LABELS = 10_000  # of one image
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,9 @@ class Rows:
         else:
             self._rows[row] = polygon
 
+    def __len__(self) -> int:
+        return len(self._rows)
+
     def sample(self, image: Path) -> Sample:
         labels = np.array(list(self._rows), np.float32).reshape(-1, 5)
         polygons = tuple(self._rows.values())
@@ -95,10 +101,10 @@ class Reading:
             raise error
         self.faults.append(str(error))
 
-    def text(self, path: Path, named_by: Path | None = None) -> str:
+    def text(self, path: Path, named_by: Path | None = None, most: int = LARGEST_SOURCE) -> str:
         """A source's content, as ``read_text``."""
         self.sources.append(path)
-        return read_text(path, named_by)
+        return read_text(path, named_by, most)
 
     def remarks(self) -> list[str]:
         """One line for each kind of label left out."""
@@ -121,7 +127,7 @@ def assemble(source: Path, names: Sequence[str], train: list[Sample], val: list[
             raise DataError(f"{source}: the {split} list holds no images; name a folder or list with at least one")
         for sample in list(samples):
             try:
-                check_image(sample.image, source)
+                image_files.check(sample.image, source)
             except DataError as error:
                 reading.fault(error)
                 samples.remove(sample)
@@ -134,35 +140,12 @@ def assemble(source: Path, names: Sequence[str], train: list[Sample], val: list[
     return Dataset(tuple(names), tuple(train), tuple(val), tuple(reading.sources), tuple(reading.remarks()), digest)
 
 
-def check_image(path: Path, source: Path) -> None:
-    """Looks at the first bytes of an image file. Raises DataError if the file is missing or no image."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(12)
-    except OSError:
+def check_count(where: str, count: int) -> None:
+    """Raises DataError if one image has more than ``MOST_LABELS`` labels."""
+    if count > MOST_LABELS:
         raise DataError(
-            f"{source}: image {path} does not exist or cannot be read; restore it or remove it from the list"
-        ) from None
-    if not start.startswith(_SIGNATURES):
-        raise DataError(f"{path}: is no image (JPEG, PNG, BMP, TIFF or WebP); replace it or remove it from the data set")
-
-
-def read_pixels(path: Path) -> np.ndarray:
-    """The pixels of an image file, (h, w, 3) uint8, BGR, turned as its EXIF orientation says.
-
-    Decoded from memory: from a file, OpenCV fills the rest of a JPEG that ends too early with grey, and says nothing.
-
-    Raises:
-        DataError: the file is missing, or cannot be decoded to its end.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError:
-        raise DataError(f"{path}: does not exist or cannot be read; restore it or remove it from the data set") from None
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
-    if pixels is None:
-        raise DataError(f"{path}: cannot be decoded (truncated?); replace it or remove it from the data set")
-    return pixels
+            f"{where}: has {count} labels, and an image may have {MOST_LABELS} at most; cut it into tiles or remove it"
+        )
 
 
 def _digest(names: Sequence[str], train: Sequence[Sample], val: Sequence[Sample]) -> str:
@@ -183,10 +166,20 @@ def _digest(names: Sequence[str], train: Sequence[Sample], val: Sequence[Sample]
     return sha.hexdigest()
 
 
-def read_text(path: Path, named_by: Path | None = None) -> str:
-    """A text file's content. Raises DataError if it cannot be read; ``named_by`` is the file that asked for it."""
+def read_text(path: Path, named_by: Path | None = None, most: int = LARGEST_SOURCE) -> str:
+    """A text file's content; ``named_by`` is the file that asked for it.
+
+    Raises:
+        DataError: it cannot be read, or is larger than ``most`` bytes, which is seen before it is read.
+    """
     where = f"{named_by}: " if named_by else ""
     try:
+        status = path.stat()
+        if status.st_size > most:
+            words = f"{where}{path} is {status.st_size} bytes long, and may be {most} at most; correct it or split it"
+            raise DataError(words)
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise DataError(f"{where}{path} is no regular file; correct the path or the file")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError(f"{where}{path} does not exist; correct the path or create the file") from None

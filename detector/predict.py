@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import torch
 
+from detector import image_files
 from detector.augment import letterbox
 from detector.boxes import decode
 from detector.cache import Picture
 from detector.checkpoint import Opened
-from detector.dataset import read_pixels
 from detector.draw import draw_boxes
 from detector.errors import DataError
 from detector.evaluate import detections
@@ -53,7 +53,7 @@ def predict(
     model = opened.model.folded().to(device, memory_format=torch.channels_last)
     step = int(model.strides.max())
     for path in images:
-        pixels = read_pixels(path)
+        pixels = image_files.read(path)
         height, width = pixels.shape[:2]
         ratio = min(imgsz / max(height, width), 1.0)
         shape = tuple(math.ceil(max(round(n * ratio), 1) / step) * step for n in (height, width))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from detector.dataset import Dataset, Reading, Rows, Sample, assemble
+from detector.dataset import Dataset, Reading, Rows, Sample, assemble, check_count
 from detector.errors import DataError
 
 
@@ -70,6 +70,7 @@ def _split(path: Path, reading: Reading) -> tuple[list[str], list[Sample]]:
     samples = []
     for key, image in images.items():
         try:
+            check_count(f"{path} image {key}", len(rows[key]))
             samples.append(rows[key].sample(_find(path, str(image["file_name"]))))
         except DataError as error:
             reading.fault(error)

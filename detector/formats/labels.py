@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.dataset import Reading, Rows, Sample, read_text
+from detector.dataset import LARGEST_LABELS, Reading, Rows, Sample, check_count, read_text
 from detector.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -56,8 +56,8 @@ def read_labels(image: Path, classes: int, reading: Reading) -> Sample:
     A missing file means a background image.
 
     Raises:
-        DataError: names file, line and remedy for a wrong count of numbers, a value that is no number or lies outside [0, 1],
-        or a class id outside [0, classes).
+        DataError: names file, line and remedy for a file beyond the limits of ``detector.dataset``, a wrong count of numbers, a
+        value that is no number or lies outside [0, 1], or a class id outside [0, classes).
     """
     path = label_file(image)
     rows = Rows(reading)
@@ -65,11 +65,12 @@ def read_labels(image: Path, classes: int, reading: Reading) -> Sample:
     if not path.is_file():
         return rows.sample(image)
     try:
-        text = read_text(path)
+        lines = read_text(path, most=LARGEST_LABELS).splitlines()
+        check_count(str(path), len(lines))
     except DataError as error:
         reading.fault(error)
         return rows.sample(image)
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         try:
             _add_row(line.split(), f"{path} line {number}", classes, rows)
         except DataError as error:

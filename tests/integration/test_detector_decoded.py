@@ -21,16 +21,17 @@ COUNTS = {"train": 6, "val": 3}
 # Loads the data set, says how many images it decoded itself, and a sum over the pixels. With a second argument above 0 it halts
 # for good at that image, after saying so.
 CHILD = """
-import sys, time, cv2
+import sys, time
+from detector import image_files
 from detector.cache import load_cached
-real, seen, halt = cv2.imread, [], int(sys.argv[2])
-def imread(path, *flags):
+real, seen, halt = image_files.read, [], int(sys.argv[2])
+def read(path):
     seen.append(path)
     if len(seen) == halt:
         print("halted", flush=True)
         time.sleep(600)
-    return real(path, *flags)
-cv2.imread = imread
+    return real(path)
+image_files.read = read
 pictures = load_cached(sys.argv[1], 64)
 print(len(seen), sum(int(p.pixels.sum()) for p in (*pictures.train, *pictures.val)), flush=True)
 """

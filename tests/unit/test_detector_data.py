@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import shutil
+import struct
+import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from detector import cache, data
+from detector import cache, data, image_files
 from detector.cache import load_cached
 from detector.data import data_hash, load
-from detector.dataset import read_pixels
 from detector.errors import DataError
 
 SIZE = (40, 64)  # height, width: fractions of powers of two and small fives stay exact enough in every format
@@ -289,17 +294,17 @@ def test_a_jpeg_that_ends_too_early_is_refused_and_not_filled_with_grey(tmp_path
     for options in ([], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]):
         whole = cv2.imencode(".jpg", noise, options)[1].tobytes()
         image.write_bytes(whole)
-        assert np.array_equal(read_pixels(image), cv2.imread(str(image)))
+        assert np.array_equal(image_files.read(image), cv2.imread(str(image)))
         assert data.check(path) == []
         image.write_bytes(whole[: len(whole) // 2])
         assert cv2.imread(str(image)) is not None  # why images are decoded from memory
-        for read in (lambda: read_pixels(image), lambda: load_cached(str(path), 64)):
+        for read in (lambda: image_files.read(image), lambda: load_cached(str(path), 64)):
             with pytest.raises(DataError, match=r"a\.png: cannot be decoded \(truncated"):
                 read()
         assert ["a.png: cannot be decoded" in fault for fault in data.check(path)] == [True]
     image.write_bytes(b"")
-    with pytest.raises(DataError, match="cannot be decoded"):
-        read_pixels(image)
+    with pytest.raises(DataError, match="is no image"):
+        image_files.read(image)
 
 
 def test_an_image_is_turned_as_its_exif_says(tmp_path):
@@ -307,7 +312,7 @@ def test_an_image_is_turned_as_its_exif_says(tmp_path):
     turned = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6: a quarter
     image = tmp_path / "a.jpg"
     image.write_bytes(whole[:2] + b"\xff\xe1" + (len(turned) + 2).to_bytes(2, "big") + turned + whole[2:])
-    assert read_pixels(image).shape == (64, 48, 3)
+    assert image_files.read(image).shape == (64, 48, 3)
 
 
 @pytest.mark.parametrize("write", [yolo_lists, darknet, voc, coco])
@@ -338,3 +343,123 @@ def test_pictures_are_resized_and_kept_until_a_file_changes(tmp_path, monkeypatc
     for size in (64, 128, 160):
         load_cached(str(path), size)
     assert len(cache._CACHE) == cache.CAPACITY
+
+
+def written(path: Path, width: int, height: int) -> bytes:
+    cv2.imwrite(str(path), np.zeros((height, width, 3), np.uint8), [cv2.IMWRITE_WEBP_QUALITY, 80])
+    return path.read_bytes()
+
+
+# An image of 48 x 30 pixels that says of itself that it has 30000 x 20000: what to replace, and with what.
+SAYS = {
+    "png": [(struct.pack(">2I", 48, 30), struct.pack(">2I", 30000, 20000))],
+    "jpg": [(struct.pack(">2H", 30, 48), struct.pack(">2H", 20000, 30000))],
+    "bmp": [(struct.pack("<2I", 48, 30), struct.pack("<2i", 30000, -20000))],
+    "tif": [
+        (struct.pack("<2HIHH", 256, 3, 1, 48, 0), struct.pack("<2HII", 256, 4, 1, 30000)),
+        (struct.pack("<2HIHH", 257, 3, 1, 30, 0), struct.pack("<2HII", 257, 4, 1, 20000)),
+    ],
+    "webp": [(struct.pack("<2H", 48, 30), struct.pack("<2H", 16383, 16383))],
+}
+
+
+@pytest.mark.parametrize("kind", SAYS)
+def test_an_image_that_says_it_is_huge_is_refused_before_it_is_decoded(kind, tmp_path, monkeypatch):
+    path = tmp_path / f"a.{kind}"
+    content = written(path, 48, 30)
+    assert image_files.read(path).shape == (30, 48, 3)
+    for before, after in SAYS[kind]:
+        assert content.count(before) == 1
+        content = content.replace(before, after)
+    path.write_bytes(content)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(DataError, match=rf"a\.{kind}: is (30000 x 20000|16383 x 16383), .* 50000000 .*; reduce it"):
+        image_files.read(path)
+
+
+@pytest.mark.parametrize("kind", ["VP8L", "VP8X"])
+def test_the_other_kinds_of_webp_say_their_size(kind, tmp_path):
+    path = tmp_path / "a.webp"
+    size = struct.pack("<BI", 0x2F, 16382 | 16382 << 14) if kind == "VP8L" else b"\0\0\0\0" + b"\xfe\x3f\0" * 2
+    path.write_bytes(b"RIFF\0\0\0\0WEBP" + kind.encode() + b"\0\0\0\0" + size + bytes(16))
+    with pytest.raises(DataError, match="is 16383 x 16383"):
+        image_files.check(path)
+    if kind == "VP8L":
+        cv2.imwrite(str(path), np.zeros((30, 48, 3), np.uint8), [cv2.IMWRITE_WEBP_QUALITY, 101])
+        assert path.read_bytes()[12:16] == b"VP8L"
+        assert image_files.read(path).shape == (30, 48, 3)
+
+
+def test_a_jpeg_says_its_size_behind_whatever_stands_before_it(tmp_path):
+    path = tmp_path / "a.jpg"
+    content = written(path, 48, 30).replace(struct.pack(">2H", 30, 48), struct.pack(">2H", 20000, 30000))
+    preview = b"\xff\xe1" + struct.pack(">H", 2 + 9) + b"\xff\xc0\0\x11\x08\0\1\0\1"
+    path.write_bytes(content[:2] + preview + b"garbage\xff\xff\0" + content[2:])
+    with pytest.raises(DataError, match="is 30000 x 20000"):
+        image_files.check(path)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(
+        [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"BM", b"II*\0\x08\0\0\0", b"MM\0*", b"RIFF0000WEBPVP8L"]
+    ),
+    st.binary(max_size=80),
+)
+def test_any_image_is_of_some_size_or_refused(start, rest):
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(start + rest)
+        file.flush()
+        with contextlib.suppress(DataError):
+            image_files.check(Path(file.name))
+
+
+LAUGHS = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 10))
+MANY = "<object><name>ant</name></object>" * 10_001
+HUGE_PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">2I", 30000, 20000)
+
+
+def crowded(document) -> None:
+    annotation = document["annotations"][0]
+    document["annotations"] += [{**annotation, "bbox": [0, 0, 1 + i / 1000, 1]} for i in range(10_000)]
+
+
+@pytest.mark.parametrize(
+    ("write", "spoil", "words"),
+    [
+        (yolo, replaced(LABELS, "0 .5 .5 .5 .5\n" * 10_001), r"a\.txt: has 10001 labels, .* 10000 at most; cut it into tiles"),
+        (
+            yolo,
+            replaced(LABELS, "#" * 4_000_001),
+            r"a\.txt is 4000001 bytes long, and may be 4000000 at most; correct it or split",
+        ),
+        (voc, replaced("Annotations/a.xml", f"<annotation>{MANY}</annotation>"), r"a\.xml: has 10001 labels, "),
+        (voc, replaced("Annotations/a.xml", "<!--" + "#" * 4_000_000), r"a\.xml is 4000004 bytes long, and may be 4000000"),
+        (
+            voc,
+            replaced("Annotations/a.xml", f'<!DOCTYPE a [<!ENTITY l0 "ha">{LAUGHS}]><a>&l9;</a>'),
+            r"a\.xml: declares entities, .*; write the annotation without them",
+        ),
+        (coco, edited(crowded), r"instances_train2017\.json image 0: has 1000\d labels"),
+        (yolo, lambda root: (root / "images/train/a.png").write_bytes(HUGE_PNG), r"a\.png: is 30000 x 20000, .*; reduce it"),
+    ],
+    ids=["rows", "bytes", "objects", "xml bytes", "entities", "annotations", "pixels"],
+)
+def test_data_beyond_the_limits_is_one_line_and_check_goes_on(write, spoil, words, tmp_path):
+    path = write(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(DataError, match=words):
+        load(path)
+    image = tmp_path / ("JPEGImages/b.png" if write is voc else f"images/train{'2017' * (write is coco)}/b.png")
+    image.write_bytes(b"no image")
+    faults = data.check(path)
+    assert len(faults) == 2
+    assert sum(bool(re.search(words, fault)) for fault in faults) == 1
+
+
+def test_a_source_that_never_ends_is_not_waited_for(tmp_path):
+    path = voc(tmp_path)
+    (tmp_path / "Annotations" / "a.xml").unlink()
+    (tmp_path / "Annotations" / "a.xml").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"a\.xml is no regular file"):
+        load(path)
