@@ -22,6 +22,7 @@ class EventLine(Answer):
     kind: str
     number: int | None
     words: str
+    who: str  # the token's name, or what stands for none (``server.caller``)
     at: datetime
 
 
@@ -34,7 +35,13 @@ def latest(connection: Connection, campaign_id: int) -> list[EventLine]:
     )
     known = {row.id: row.name for row in names}
     return [
-        EventLine(kind=row["kind"], number=row["number"], words=sentence(row["kind"], row["detail"], known), at=row["at"])
+        EventLine(
+            kind=row["kind"],
+            number=row["number"],
+            words=sentence(row["kind"], row["detail"], known),
+            who=row["who"],
+            at=row["at"],
+        )
         for row in found
     ]
 

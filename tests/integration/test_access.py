@@ -196,6 +196,10 @@ def test_every_change_names_who_made_it(coordinator: TestClient, database: Datab
     told = [(event["kind"], event["who"]) for event in first["items"] + rest["items"]]
     assert told[0] == ("created", "me")
     assert {("bred", "node"), ("leased", "node"), ("done", "node")} <= set(told)
+    page = coordinator.get("/c/toy", headers={"Accept": "text/html"}).text
+    shown = " ".join(re.sub(r"<[^>]+>", " ", page[page.index('id="events"') :]).split())
+    assert re.search(r"#0 done, fitness [\d.]+ by node .*campaign created with a budget of 10 candidates by me\b", shown)
+    assert [event["who"] for event in coordinator.get("/c/toy.json").json()["events"]] == ["node", "me"]
     service = coordinator.get("/api/v1/events").json()["items"]
     assert [(e["kind"], e["who"], e["detail"]["token"]) for e in service] == [
         ("token created", "loopback", "me"),
