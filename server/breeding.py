@@ -119,7 +119,7 @@ class Breeder:
         turn = self._turns[work.id]
         turn.wishes.append(wish)
         with turn.lock:
-            if not wish.over:
+            while not wish.over:
                 wishes = [turn.wishes.pop(0) for _ in range(min(len(turn.wishes), TOGETHER))]
                 try:
                     self._breed(work, wishes)
@@ -137,25 +137,25 @@ class Breeder:
     def _breed(self, work: Work, wishes: Sequence[_Wish]) -> None:
         wishes = list(wishes)
         while wishes:
+            # A copy of a request that came at the same moment finds in the next round what the first was given.
+            first = list({(wish.ask.request_id, wish.slot): wish for wish in reversed(wishes)}.values())[::-1]
             snapshot = self._database.run(lambda connection: _snapshot(connection, work.id, self._hyps))
             if snapshot is None:
                 return
             rng = candidate_rng(snapshot.campaign.seed, snapshot.number)
             for draws in range(1, MAX_DRAWS + 1):
-                children = _children(snapshot, rng, draws, len(wishes) if draws == 1 else 1)
+                children = _children(snapshot, rng, draws, len(first) if draws == 1 else 1)
                 if not children:
                     self.waiting.note(work)  # the next result wakes the asks
                     return
                 try:
-                    inserted = self._database.run(partial(_insert, snapshot=snapshot, children=children, wishes=wishes))
+                    inserted = self._database.run(partial(_insert, snapshot=snapshot, children=children, wishes=first))
                 except _Stopped:
                     return
                 if inserted is None:  # overtaken: another replica took the number, or our own COMMIT whose answer was lost
                     self._database.run(partial(_find_granted, wishes=wishes))
+                if inserted != 0:
                     wishes = [wish for wish in wishes if not wish.granted]
-                    break
-                if inserted:
-                    wishes = wishes[inserted:]
                     break
 
 
@@ -276,7 +276,9 @@ def _child(snapshot: _Snapshot, history: History, rng: np.random.Generator, draw
 _LOCK = text(
     f"""
     select c.bred, c.candidates, {OPEN} as open,
-           array(select hyp_hash from candidate where campaign_id = :id and hyp_hash = any(:hashes)) as twins
+           array(select hyp_hash from candidate where campaign_id = :id and hyp_hash = any(:hashes)) as twins,
+           exists (select 1 from attempt a join unnest(cast(:requests as uuid[]), cast(:slots as int[])) as w (request, slot)
+                   on a.request_id = w.request and a.request_slot = w.slot) as repeated
     from campaign c where c.id = :id for no key update
     """
 )
@@ -301,7 +303,10 @@ def _insert(connection: Connection, snapshot: _Snapshot, children: Sequence[_Chi
     """
     hyps = [snapshot.campaign.space.decode(child.proposal.hyp) for child in children]
     hashes = [hyp_hash(hyp) for hyp in hyps]
-    row = connection.execute(_LOCK, {"id": snapshot.campaign_id, "hashes": hashes}).one()
+    asked = {"requests": [wish.ask.request_id for wish in wishes], "slots": [wish.slot for wish in wishes]}
+    row = connection.execute(_LOCK, {"id": snapshot.campaign_id, "hashes": hashes, **asked}).one()
+    if row.repeated:
+        return None
     if not row.open or row.bred >= row.candidates:
         raise _Stopped
     if row.bred != snapshot.number or row.bred + len(children) > row.candidates:

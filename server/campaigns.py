@@ -113,10 +113,9 @@ def change(connection: Connection, name: str, asked: messages.ChangeCampaign) ->
 
     Raises:
         NotFound: no such campaign.
-        Conflict: more candidates than that are already bred.
+        Conflict: more candidates than that are already bred, or it was cancelled.
     """
-    find(connection, name)
-    row = connection.execute(text("select * from campaign where name = :name for no key update"), {"name": name}).one()
+    row = open_row(connection, name)
     values = asked.model_dump(exclude_unset=True)
     if values.get("candidates", row.bred) < row.bred:
         raise Conflict("budget", f"{row.bred} candidates are already bred, so the budget cannot fall to {values['candidates']}")
@@ -138,9 +137,9 @@ def retry(connection: Connection, name: str) -> int:
 
     Raises:
         NotFound: no such campaign.
+        Conflict: it was cancelled.
     """
-    row = find(connection, name)
-    connection.execute(text("select 1 from campaign where id = :id for no key update"), {"id": row.id})
+    row = open_row(connection, name)
     retried = connection.execute(
         text(
             """
@@ -165,6 +164,33 @@ def find(connection: Connection, name: str) -> Row[Any]:
     if row is None:
         raise unknown_campaign(name, _some_names(connection))
     return row
+
+
+def locked(connection: Connection, name: str) -> Row[Any]:
+    """The campaign's row, locked until the transaction ends.
+
+    Raises:
+        NotFound: no such campaign.
+    """
+    find(connection, name)
+    return connection.execute(text("select * from campaign where name = :name for no key update"), {"name": name}).one()
+
+
+def open_row(connection: Connection, name: str) -> Row[Any]:
+    """``locked``, of a campaign in which something can still be changed.
+
+    Raises:
+        NotFound: no such campaign.
+        Conflict: it was cancelled.
+    """
+    row = locked(connection, name)
+    refuse_cancelled(row)
+    return row
+
+
+def refuse_cancelled(row: Row[Any]) -> None:
+    if row.state == "cancelled":
+        raise Conflict("cancelled", f"campaign '{row.name}' was cancelled, which is final; create another one")
 
 
 def _some_names(connection: Connection) -> list[str]:

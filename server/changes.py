@@ -27,8 +27,9 @@ def change_space(connection: Connection, name: str, entries: Mapping[str, Any]) 
     Raises:
         NotFound: no such campaign.
         InvalidCampaign: the change cannot be made.
+        Conflict: the campaign was cancelled.
     """
-    row = _locked(connection, name)
+    row = campaigns.open_row(connection, name)
     campaign = with_space(Campaign.from_document(row.document), entries)
     document = {**row.document, "genes": campaign.to_document()["genes"]}
     connection.execute(campaign_table.update().where(campaign_table.c.id == row.id).values(document=document))
@@ -57,9 +58,9 @@ def enqueue(connection: Connection, name: str, request: UUID, hyps: Sequence[Map
     Raises:
         NotFound: no such campaign.
         InvalidCampaign: a hyp set is not inside the space.
-        Conflict: they do not fit into the budget.
+        Conflict: they do not fit into the budget, or the campaign was cancelled.
     """
-    row = _locked(connection, name)
+    row = campaigns.locked(connection, name)
     before: list[int] | None = connection.execute(
         text(
             """
@@ -71,6 +72,7 @@ def enqueue(connection: Connection, name: str, request: UUID, hyps: Sequence[Map
     ).scalar()
     if before is not None:
         return before
+    campaigns.refuse_cancelled(row)
     space = Campaign.from_document(row.document).space
     findings = Findings("request")
     hyps = [_complete(findings, space, index, hyp) for index, hyp in enumerate(hyps)]
@@ -107,8 +109,3 @@ def _complete(findings: Findings, space: Space, index: int, hyp: Mapping[str, Va
             kept = f"keep its {gene.start:g}" if gene.fixed else f"write {gene.lower:g} to {gene.upper:g}"
             findings.add(("hyps", index, gene.name), f"{shown(value)} is outside the space", kept)
     return complete
-
-
-def _locked(connection: Connection, name: str) -> Any:
-    campaign_id = campaigns.find(connection, name).id
-    return connection.execute(text("select * from campaign where id = :id for no key update"), {"id": campaign_id}).one()

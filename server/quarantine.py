@@ -56,13 +56,17 @@ def failed(connection: Connection, worker: UUID, candidate: int, why: str) -> No
 
 
 def close(connection: Connection, worker: UUID, why: str) -> None:
-    """Nothing more for this worker until it passes its self-test."""
+    """Nothing more for this worker until it passes its self-test; its other devices that find the same add nothing to that."""
+    _close(connection, worker, why, "quarantine is null")
+
+
+def _close(connection: Connection, worker: UUID, why: str, where: str) -> None:
     connection.execute(
         text(
             f"""
             update worker set quarantine = :why, quarantined_until = {_BACK_OFF}, quarantines = quarantines + 1,
                               failed_in_a_row = '{{}}'
-            where id = :worker
+            where id = :worker and {where}
             """
         ),
         {"worker": worker, "why": why[:500]},
@@ -72,12 +76,12 @@ def close(connection: Connection, worker: UUID, why: str) -> None:
 def tested(connection: Connection, worker: UUID, test: messages.SelfTest) -> None:
     """A self-test that passed after the back-off ends the quarantine; one that did not prolongs it."""
     if not test.passed:
-        close(connection, worker, f"its self-test failed: {test.detail}")
+        _close(connection, worker, f"its self-test failed: {test.detail}", "true")
         return
     connection.execute(
         text(
             """
-            update worker set quarantine = null, quarantined_until = null
+            update worker set quarantine = null, quarantined_until = null, failed_in_a_row = '{}'
             where id = :worker and quarantine is not null and quarantined_until <= clock_timestamp()
             """
         ),

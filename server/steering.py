@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from server import candidates, events
-from server.campaigns import find
+from server.campaigns import find, locked, open_row
 from server.errors import Conflict
 
 Decision = Literal["running", "paused", "draining"]
@@ -27,9 +27,7 @@ def decide(connection: Connection, name: str, state: Decision) -> None:
         NotFound: no such campaign.
         Conflict: it was cancelled.
     """
-    row = _locked(connection, name)
-    if row.state == "cancelled":
-        raise Conflict("cancelled", f"campaign '{name}' was cancelled, which is final; create another one")
+    row = open_row(connection, name)
     if row.state != state:
         connection.execute(text("update campaign set state = :state where id = :id"), {"state": state, "id": row.id})
         events.record(connection, row.id, {"running": "resumed", "paused": "paused", "draining": "draining"}[state])
@@ -41,7 +39,7 @@ def cancel(connection: Connection, name: str) -> int:
     Raises:
         NotFound: no such campaign.
     """
-    row = _locked(connection, name)
+    row = locked(connection, name)
     if row.state == "cancelled":
         return 0
     connection.execute(text("update campaign set state = 'cancelled' where id = :id"), {"id": row.id})
@@ -77,10 +75,8 @@ def retry_candidate(connection: Connection, name: str, number: int) -> None:
         NotFound: no such campaign or candidate.
         Conflict: it is done, or the campaign was cancelled.
     """
-    row = _locked(connection, name)
+    row = open_row(connection, name)
     found = candidates.find(connection, row, number)
-    if row.state == "cancelled":
-        raise Conflict("cancelled", f"campaign '{name}' was cancelled, which is final; create another one")
     if found.state == "done":
         raise Conflict("ended", f"candidate {number} of {name} is done; a result never changes")
     again = connection.execute(
@@ -116,8 +112,3 @@ def _cancel(connection: Connection, where: str, **values: Any) -> int:
         {"tokens": [row.token for row in ended if row.token is not None]},
     )
     return len(ended)
-
-
-def _locked(connection: Connection, name: str) -> Row[Any]:
-    find(connection, name)
-    return connection.execute(text("select * from campaign where name = :name for no key update"), {"name": name}).one()

@@ -1,11 +1,15 @@
 """How rows become the next candidate: exact numbers, no duplicates, the same child on any replica."""
 
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from evolution.strategy import NAMES
-from server import breeding
+from hypevolve import messages
+from server import asking, breeding
 from server.database import Database
 
 
@@ -144,3 +148,21 @@ def test_a_strategy_that_is_not_here_is_refused_by_name(api: Any) -> None:
     answer = api.http.post("/api/v1/campaigns", json=document)
     assert answer.status_code == 422
     assert "no package here has a strategy 'nobody'; none is installed" in answer.json()["detail"]
+
+
+def test_copies_of_a_request_at_the_same_moment_are_given_the_same_lease(api: Any, database: Database) -> None:
+    """A proxy or an impatient client sends it again while the first is still being bred for."""
+    api.create(candidates=7)
+    breeder, together = breeding.Breeder(database), threading.Barrier(4)
+
+    def ask(request: messages.Ask) -> list[messages.Lease]:
+        together.wait()
+        return asking.ask(database, breeder, request).leases
+
+    with ThreadPoolExecutor(4) as threads:
+        for number in range(6):
+            request = messages.Ask(request_id=uuid.uuid4(), worker=uuid.uuid4(), devices=["cpu"])
+            (first,), *others = threads.map(ask, [request] * 4)
+            assert first.number == number
+            assert others == [[first]] * 3
+    assert api.counts()["leased"] == 6

@@ -125,3 +125,12 @@ def test_a_result_for_a_cancelled_candidate_is_not_the_workers_fault(api: Any) -
         api.http.post(f"/api/v1/campaigns/toy/candidates/{number}/cancel")
         assert api.result(lease).status_code == 409
     assert told(api, worker) is None
+
+
+def test_devices_of_one_node_that_find_the_same_fault_are_one_quarantine(api: Any) -> None:
+    api.create()
+    worker = register(api)
+    for lease in [api.lease(worker) for _ in range(6)]:
+        api.http.delete(f"/api/v1/leases/{lease['token']}", params={"reason": "no_data"})
+    wait, _ = told(api, worker) or ("", "")
+    assert wait == "1"  # the first self-test may come at once

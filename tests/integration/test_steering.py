@@ -275,3 +275,21 @@ def test_protocols_that_differ_are_settled_at_registration(api: Any) -> None:
     newer = answer(protocol=7, something_new=True)
     assert (newer.status_code, newer.json()["protocol"]) == (200, 1)
     assert newer.json()["limits"]["wait_s"] == 30
+
+
+def test_nothing_is_added_to_a_cancelled_campaign(api: Any) -> None:
+    api.create(retries=0)
+    api.fail(api.lease())
+    hyps = {"request_id": str(uuid.uuid4()), "hyps": [{"x": 0.2}]}
+    queued = api.http.post("/api/v1/campaigns/toy/candidates", json=hyps).json()
+    post(api, "cancel")
+    counts = api.counts()
+    post(api, "retry", 409)
+    post(api, "candidates/0/retry", 409)
+    assert api.http.patch("/api/v1/campaigns/toy", json={"candidates": 40}).status_code == 409
+    assert api.http.patch("/api/v1/campaigns/toy/space", json={"space": {"x": [1, 0.1, 0.9]}}).status_code == 409
+    more = api.http.post("/api/v1/campaigns/toy/candidates", json={**hyps, "request_id": str(uuid.uuid4())})
+    assert more.status_code == 409, more.text
+    assert "final" in more.json()["detail"]
+    assert api.http.post("/api/v1/campaigns/toy/candidates", json=hyps).json() == queued  # what was done before stays done
+    assert api.counts() == counts
