@@ -6,6 +6,7 @@ SHA-256 is what is stored, and compared in constant time.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import re
@@ -15,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from hypevolve import messages
-from server import events
+from server import events, leases
 from server.caller import INCLUDES, Caller, acting
 from server.errors import Conflict, NotFound
 from server.tables import token as token_table
@@ -118,15 +119,13 @@ def revoke(connection: Connection, name: str) -> messages.Token:
     if row is None:
         raise NotFound("unknown-token", f"no token is called '{name}'; `hypevolve token ls` lists them")
     if ended:
-        connection.execute(
-            text(
-                """
-                update lease set expires_at = clock_timestamp() - interval '1 s'
-                where worker_id in (select id from worker where who = :name)
-                """
-            ),
-            {"name": name},
+        # Their attempts end here: another coordinator may still let a heartbeat in for a few seconds, which must renew nothing.
+        held = text(
+            "select l.token from lease l join worker w on w.id = l.worker_id where w.who = :name order by l.candidate_id"
         )
+        for lease in connection.execute(held, {"name": name}).scalars().all():
+            with contextlib.suppress(Conflict):  # another worker has just taken it
+                leases.release(connection, lease, "its token was revoked")
         events.record(connection, None, "token revoked", token=name)
     return _public(row)
 

@@ -140,6 +140,36 @@ def test_wrong_tokens_soon_have_to_wait_and_right_ones_do_not(coordinator: TestC
     seen = {status(coordinator, f"hyp_{'0' * 12}_{k:043d}") for k in range(30)}
     assert seen == {401, 429}
     assert status(coordinator, admin) == 200
+    for _ in range(3):  # also once it has to be looked up again: they may share an address, behind a proxy
+        later(coordinator)
+        assert 429 in {status(coordinator, f"hyp_{'0' * 12}_{k:043d}") for k in range(30)}
+        assert status(coordinator, admin) == 200
+
+
+def test_a_browser_that_guesses_has_to_wait_too(coordinator: TestClient) -> None:
+    make(coordinator, "me", "admin")
+    seen = []
+    for k in range(30):
+        coordinator.cookies.set(access.COOKIE, f"hyp_{'0' * 12}_{k:043d}")
+        seen.append(status(coordinator, None))
+    assert set(seen) == {401, 429}
+
+
+def test_a_bound_worker_is_heard_after_a_restore(coordinator: TestClient, database: Database) -> None:
+    admin = make(coordinator, "me", "admin")
+    coordinator.headers.update(bearer(admin))
+    api = Api(coordinator, database)
+    for name in ("mine", "other"):
+        api.create(name)
+    own, foreign = api.ask(campaigns=["mine"])[0], api.ask(campaigns=["other"])[0]
+    api.sql("insert into restoration default values")
+    worker = make(coordinator, "node", "worker", by=admin, campaigns=["mine"])
+    coordinator.headers.update(bearer(worker))
+    lost = "f" * 32  # given out after the backup
+    assert api.beat({"token": lost})["command"] == "continue"
+    assert api.result({**own, "token": lost}).status_code == 201
+    assert api.result({**foreign, "token": "e" * 32}).status_code == 404
+    assert status(coordinator, worker, f"/api/v1/leases/{foreign['token']}", "PUT", json={}) == 404
 
 
 def test_a_bound_token_sees_and_touches_its_campaigns_alone(coordinator: TestClient, database: Database) -> None:
@@ -177,8 +207,10 @@ def test_what_a_revoked_worker_held_is_offered_again_at_once(coordinator: TestCl
     held = api.lease()
     coordinator.headers.update(bearer(admin))
     assert api.ask() == []
-    api.sql("update pulse set beat_at = clock_timestamp(), grace_until = '-infinity'")
     assert status(coordinator, admin, "/api/v1/tokens/node", "DELETE") == 200
+    coordinator.headers.update(bearer(node))  # heard once more, as by a coordinator that does not know yet
+    assert api.beat(held)["command"] == "cancel"
+    coordinator.headers.update(bearer(admin))
     assert [lease["number"] for lease in api.ask()] == [held["number"]]
 
 
