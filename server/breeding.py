@@ -305,11 +305,9 @@ def _insert(connection: Connection, snapshot: _Snapshot, children: Sequence[_Chi
     hashes = [hyp_hash(hyp) for hyp in hyps]
     asked = {"requests": [wish.ask.request_id for wish in wishes], "slots": [wish.slot for wish in wishes]}
     row = connection.execute(_LOCK, {"id": snapshot.campaign_id, "hashes": hashes, **asked}).one()
-    if row.repeated:
-        return None
-    if not row.open or row.bred >= row.candidates:
+    if not row.repeated and (not row.open or row.bred >= row.candidates):
         raise _Stopped
-    if row.bred != snapshot.number or row.bred + len(children) > row.candidates:
+    if row.repeated or row.bred != snapshot.number or row.bred + len(children) > row.candidates:
         return None
     taken: set[str] = set(row.twins)
     new: list[dict[str, Any]] = []
