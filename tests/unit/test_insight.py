@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.landscapes import Landscape
+from benchmarks import outlook as forecasts
 from evolution.importance import importance, slopes_near_best
 from evolution.insight import Parent, insight, outlook, story
 from evolution.space import Gene, Space
-from evolution.strategy import History, Row, candidate_rng, create
+from evolution.strategy import Row
 
 SPACE = Space(
     (
@@ -67,24 +67,12 @@ def test_progress_is_even_in_the_logarithm():
 
 def test_the_outlook_of_a_search_is_about_right_and_falls():
     """On landscapes: what was expected of the next 50 against what they brought, and less of it later."""
-    expected, brought = {60: [], 200: []}, {60: [], 200: []}
-    for identity in range(51000, 51008):
-        landscape, strategy = Landscape(identity), create("yolov3-2020", {})
-        world, found = np.random.default_rng(identity), []
-        for number in range(250):
-            history = History.select(number, strategy.needs, found)
-            hyp = strategy.propose(landscape.space, history, candidate_rng(0, number)).hyp if number else landscape.space.start
-            fitness, _ = landscape.train(hyp, world)
-            if np.isfinite(fitness):
-                found.append(Row(number, hyp, fitness))
-        values = [row.fitness for row in found]
-        for at in expected:
-            best = max(values[:at])
-            expected[at].append(outlook(values[:at]).gain / best)
-            brought[at].append(max(values[: at + 50]) / best - 1)
-    for at in expected:
-        assert np.mean(expected[at]) == pytest.approx(np.mean(brought[at]), rel=0.5, abs=0.005)
-    assert np.mean(expected[200]) < np.mean(expected[60])
+    searches = [forecasts.fitnesses(51000 + i, "yolov3-2020") for i in range(16)]
+    early, late = forecasts.row(searches, 40), forecasts.row(searches, 200)
+    for told in (early, late):
+        assert told["expected"] == pytest.approx(told["five_brought"], rel=0.5, abs=0.005)
+    assert late["expected"] < early["expected"] / 2
+    assert all(len(values) == 250 and min(values) > 0 for values in searches)
 
 
 def test_the_outlook_says_when_to_stop():
