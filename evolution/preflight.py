@@ -87,7 +87,9 @@ def _report(gene: Gene, strategy: Strategy, inert: Mapping[str, str], limits: Ma
     elif gene.name in inert:
         status = "inert"
     notes = [inert[gene.name]] if gene.name in inert else []
-    if status == "moves":
+    if gene.choices:
+        notes.append(f"0 to {len(gene.choices) - 1} stand for {', '.join(str(choice) for choice in gene.choices)}")
+    elif status == "moves":
         values = int(round((gene.upper - gene.lower) * 10**DECIMALS, 6)) + 1
         if rounded and values <= FEW_VALUES:
             notes.append(f"about {values} values, since children are rounded to {DECIMALS} decimals")

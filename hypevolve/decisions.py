@@ -33,7 +33,11 @@ def steer(output: Output, name: str, verb: Literal["pause", "resume", "drain"]) 
     with connect(output) as client:
         campaign = client.steer(name, verb)
     training = campaign.counts.running + campaign.counts.leased
-    _tell(output, campaign, f"is {campaign.state}; {training} in training" + (" are finished" if verb != "resume" else ""))
+    _tell(
+        output,
+        campaign,
+        f"is {campaign.state}; {training} in training" + (" will be finished" if training and verb != "resume" else ""),
+    )
 
 
 def cancel(output: Output, name: str, numbers: Sequence[int]) -> None:

@@ -65,6 +65,8 @@ def test_notes_on_single_genes():
     assert notes["weight_decay"] == "about 101 values, since children are rounded to 5 decimals"
     assert notes["mosaic"] == "starts on its upper bound"
     assert notes["warmup_epochs"] == "acts up to 3.33, a third of the epochs"
+    chosen = preflight(campaign(space={"optimizer": ["SGD", "AdamW"]})).genes
+    assert {gene.name: gene.note for gene in chosen}["optimizer"] == "0 to 1 stand for SGD, AdamW"
     # A long training notices all of its range; of another trainer nothing is known.
     for other in (campaign(base={"epochs": 15}), campaign(trainer={"python": "m:f"})):
         assert {gene.name: gene.note for gene in preflight(other).genes}["warmup_epochs"] == ""
