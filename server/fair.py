@@ -22,6 +22,9 @@ _WORK = text(
     f"""
     select c.id, c.name, c.requires, w.queued, w.expired, w.unbred, t.revision
     from campaign c
+    cross join lateral (  -- first, one look at each: most campaigns of an old service have ended
+      select where c.state = 'running' and (c.bred < c.candidates or exists (
+        select 1 from candidate k where k.campaign_id = c.id and k.state in ('queued','leased','running')))) unended
     cross join lateral (
       select coalesce(sum(leased) + sum(running), 0) as busy,
              concat_ws(' ', sum(queued), sum(leased), sum(running), sum(done), sum(failed), sum(cancelled)) as revision

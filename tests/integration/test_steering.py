@@ -1,10 +1,13 @@
 """What people decide in flight (pause, drain, cancel, extend ..), budgets at their boundaries, who is served first."""
 
+import re
 import threading
 import uuid
 from typing import Any
 
 import pytest
+
+from server import fair
 
 URL = "/api/v1/campaigns/toy"
 
@@ -293,3 +296,15 @@ def test_nothing_is_added_to_a_cancelled_campaign(api: Any) -> None:
     assert "final" in more.json()["detail"]
     assert api.http.post("/api/v1/campaigns/toy/candidates", json=hyps).json() == queued  # what was done before stays done
     assert api.counts() == counts
+
+
+def test_an_ask_adds_up_no_campaign_that_has_ended(api: Any) -> None:
+    api.create(candidates=1)
+    api.sql(
+        """insert into campaign (name, document, seed, same_seed, candidates, bred, retries_failed, lease_s, beat_s)
+           select 'ended-' || n, document, seed, same_seed, 1, 1, 1, 20, 5 from campaign, generate_series(1, 500) n"""
+    )
+    api.sql("analyze campaign")
+    plan = "\n".join(row[0] for row in api.sql("explain analyze " + fair._WORK.text, names=None))
+    assert re.search(r"on tally\b.*loops=1\)", plan), plan
+    assert [lease["campaign"] for lease in api.ask()] == ["toy"]
