@@ -33,18 +33,27 @@ os.execv(argv[0], argv)
 
 
 class Deaths:
-    """When to start a child again: at once at first, later and later while it dies young, and at some point no more."""
+    """When to start a child again: at once at first, later and later while it dies young, and at some point no more.
+
+    A worker that says itself that its node cannot work is believed the second time, however long it lived: in between it
+    has passed a self-test and been refused again, and each further round would wait twice as long in quarantine.
+    """
 
     YOUNG_S = 20.0
     MOST = 5
+    MOST_OWNED_UP = 2
 
     def __init__(self) -> None:
         self.in_a_row = 0
 
-    def pause(self, lived_s: float) -> float | None:
-        """Seconds until the next start after a death; None where another start makes no sense."""
-        self.in_a_row = self.in_a_row + 1 if lived_s < self.YOUNG_S else 1
-        return None if self.in_a_row >= self.MOST else 0.2 * 2.0 ** (self.in_a_row - 1)
+    def pause(self, lived_s: float, *, owned_up: bool = False) -> float | None:
+        """Seconds until the next start after a death; None where another start makes no sense.
+
+        ``owned_up``: it ended with the exit code for "this node cannot work" (docs/WORKER.md).
+        """
+        self.in_a_row = self.in_a_row + 1 if lived_s < self.YOUNG_S or owned_up else 1
+        most = self.MOST_OWNED_UP if owned_up else self.MOST
+        return None if self.in_a_row >= most else 0.2 * 2.0 ** (self.in_a_row - 1)
 
 
 class Child:

@@ -21,6 +21,7 @@ HOST = "127.0.0.1"
 FIRST_PORT = 8080
 PORTS_TRIED = 100
 USAGE = 2  # the coordinator's exit code where its port is taken
+CANNOT_WORK = 1  # a worker's, where its node lacks what a training needs (docs/WORKER.md)
 ANNOUNCED_S = 180.0  # a database may have much to recover
 DRAIN_S = 25.0
 STOP_S = 30.0
@@ -114,7 +115,8 @@ class Household:
             if status is None:
                 continue
             if child.restart_at is None:
-                pause = child.deaths.pause(time.monotonic() - child.started_at)
+                owned_up = status == CANNOT_WORK and child in self.workers
+                pause = child.deaths.pause(time.monotonic() - child.started_at, owned_up=owned_up)
                 if pause is None:
                     last = f"the last line of {child.log}: {child.last_line()}"
                     raise CommandFailed(f"{child.name} ended {child.deaths.in_a_row} times in a row ({how(status)}); {last}")

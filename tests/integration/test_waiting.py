@@ -82,4 +82,5 @@ def test_heartbeats_stay_quick_while_500_asks_wait(tmp_path: Path) -> None:
         figures = asyncio.run(measure(url, waiting=500, beats=400))
     assert figures["waiting"] == 500
     # The goal is 100 ms on an idle machine (benchmarks/heartbeats.py); a test machine may be busy.
-    assert figures["p99_ms"] < 250
+    # Behind 500 asks it would be seconds.
+    assert figures["p99_ms"] < 500

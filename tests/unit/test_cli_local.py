@@ -38,6 +38,12 @@ def test_a_long_life_makes_up_for_early_deaths() -> None:
         assert deaths.pause(3600.0) is not None
 
 
+def test_a_worker_that_says_twice_that_its_node_cannot_work_is_believed_however_long_it_lived() -> None:
+    deaths = children.Deaths()
+    assert deaths.pause(3600.0, owned_up=True) is not None
+    assert deaths.pause(3600.0, owned_up=True) is None
+
+
 @pytest.mark.parametrize(
     ("devices", "workers", "shares"),
     [
