@@ -81,15 +81,17 @@ def _killed(
     _create(client, name, epochs)
     victim = _worker(client, folder, name, "victim")
     _wait(lambda: _has_checkpoint(client, name), folder, "a checkpoint")
-    time.sleep(chance.uniform(0, 0.8 * length_s))
-    held = next((lease for worker in client.workers() for lease in worker.leases if lease.campaign == name), None)
+    moment = chance.uniform(0, 0.8)
+    _wait(lambda: _progress(client, name) >= moment, folder, "a heartbeat")
+    time.sleep(chance.uniform(0, 0.1 * length_s))
+    killed_at = _progress(client, name)
     _kill(victim)
     before = client.candidate(name, 0)
     done = _finished(client, folder, name)
     heir = (folder / f"{name}-heir.log").read_text()
     resumed = next((line.rpartition("epoch ")[2] for line in heir.splitlines() if "goes on from its checkpoint" in line), None)
     row = {
-        "killed_at": None if held is None else round(held.progress, 3),
+        "killed_at": round(killed_at, 3),
         "state_then": before.state,
         "resumed_after_epochs": None if resumed is None else int(resumed),
         "attempts": done.attempts,
@@ -102,6 +104,11 @@ def _facts(client: Client, name: str) -> dict[str, Any]:
     candidate = client.candidate(name, 0)
     curve = [(row.epoch, row.metrics) for row in client.epochs(name, 0).epochs]
     return {"weights": candidate.weights_hash, "metrics": candidate.metrics, "fitness": candidate.fitness, "curve": curve}
+
+
+def _progress(client: Client, name: str) -> float:
+    """Of the campaign's only training, as its last heartbeat told it; 1 where none is running."""
+    return next((lease.progress for worker in client.workers() for lease in worker.leases if lease.campaign == name), 1.0)
 
 
 def _has_checkpoint(client: Client, name: str) -> bool:

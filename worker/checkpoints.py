@@ -16,10 +16,12 @@ from hypevolve import messages
 from hypevolve.client import Client, RetryPolicy
 from hypevolve.errors import HypevolveError, ServerFault, Unreachable
 from worker.contact import Contact
+from worker.epochs import EpochRelay
 
 log = logging.getLogger(__name__)
 
 LEAST_S = 30.0  # between two uploads; an epoch of a second is no reason to send megabytes each second
+EPOCHS_S = 10.0  # for the epochs before a checkpoint to be answered; it is tried again later where they are not
 FETCH_S = 600.0  # for a checkpoint to arrive; the candidate starts anew where the store is slower
 _PAUSES = RetryPolicy(patience_s=None, first_s=2.0)
 
@@ -55,13 +57,17 @@ def fetch(client: Client, lease: messages.Lease, path: Path, stopping: threading
 
 
 class CheckpointRelay(threading.Thread):
-    """Sends what ``add`` announces, the newest only, from a thread of its own while used as a context."""
+    """Sends what ``add`` announces, the newest only, from a thread of its own while used as a context.
 
-    def __init__(self, client: Client, lease: messages.Lease, contact: Contact) -> None:
+    The epochs before a checkpoint go first: whoever goes on from it will not train, and so not report, them again.
+    """
+
+    def __init__(self, client: Client, lease: messages.Lease, contact: Contact, epochs: EpochRelay) -> None:
         super().__init__(name=f"checkpoints {lease.campaign} #{lease.number}", daemon=True)
         self._client = client
         self._lease = lease
         self._contact = contact
+        self._epochs = epochs
         self._every_s = min(LEAST_S, lease.checkpoint_s)
         self._newest: Written | None = None  # not sent yet
         self._refused = False
@@ -115,6 +121,8 @@ class CheckpointRelay(threading.Thread):
     def _send(self, written: Written) -> bool:
         """Whether there is nothing left to do about it."""
         name = f"{self._lease.campaign} #{self._lease.number}"
+        if not self._epochs.settle(EPOCHS_S):
+            return False
         try:
             self._client.put_checkpoint(self._lease.token, written.path, written.epoch)
             self._contact.answered()

@@ -35,6 +35,7 @@ class EpochRelay(threading.Thread):
         self._waiting: deque[messages.Epoch] = deque(maxlen=MOST_WAITING)
         self._changed = threading.Condition()
         self._over = False
+        self._hurry = False
         self._refused = False
 
     def __enter__(self) -> Self:
@@ -50,6 +51,13 @@ class EpochRelay(threading.Thread):
         with self._changed:
             self._waiting.append(epoch)
             self._changed.notify_all()
+
+    def settle(self, within_s: float) -> bool:
+        """Post what has been added so far without waiting for a batch to fill; whether all of it was answered in ``within_s``."""
+        with self._changed:
+            self._hurry = True
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: not self._waiting, within_s)
 
     def finish(self, within_s: float) -> list[messages.Epoch]:
         """Post what is left, for ``within_s`` seconds; the epochs of which no answer has come, to be sent before the result."""
@@ -76,7 +84,9 @@ class EpochRelay(threading.Thread):
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._over)
             due = time.monotonic() + EVERY_S
-            self._changed.wait_for(lambda: len(self._waiting) >= BATCH or self._over, max(due - time.monotonic(), 0.0))
+            full = max(due - time.monotonic(), 0.0)
+            self._changed.wait_for(lambda: len(self._waiting) >= BATCH or self._hurry or self._over, full)
+            self._hurry = False
             return list(self._waiting)[:LARGEST_POST]
 
     def _post(self, batch: list[messages.Epoch]) -> bool:

@@ -222,7 +222,7 @@ class Slot(threading.Thread):
         try:
             with (
                 EpochRelay(desk.telling, lease, desk.contact) as epochs,
-                CheckpointRelay(desk.telling, lease, desk.contact) as checkpoints,
+                CheckpointRelay(desk.telling, lease, desk.contact, epochs) as checkpoints,
                 Heartbeat(desk.telling, lease, desk.contact, self._obey) as beat,
             ):
                 fetch(desk.telling, lease, scratch / "checkpoint", self._stopping)
