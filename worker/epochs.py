@@ -53,7 +53,7 @@ class EpochRelay(threading.Thread):
             self._changed.notify_all()
 
     def settle(self, within_s: float) -> bool:
-        """Post what has been added so far without waiting for a batch to fill; whether all of it was answered in ``within_s``."""
+        """Post what has been added without waiting for a batch to fill; whether all of it was answered within ``within_s``."""
         with self._changed:
             self._hurry = True
             self._changed.notify_all()

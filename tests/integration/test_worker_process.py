@@ -241,9 +241,11 @@ def test_a_function_that_is_handed_back_sends_its_checkpoint_before(
     assert sent[-1].at < released.at
 
 
-def test_the_epochs_before_a_checkpoint_arrive_before_it(coordinator: Coordinator, start: Callable[..., Worker], tmp_path: Path):
+def test_the_epochs_before_a_checkpoint_arrive_before_it(
+    coordinator: Coordinator, start: Callable[..., Worker], tmp_path: Path
+):
     """Who goes on from a checkpoint does not train, and so not report, the epochs before it again."""
-    trained = "for epoch in range(3):\n    ctx.report(epoch, map50=0.1)\nctx.checkpoint.write_text('{}')\nctx.report(3, map50=0.1)\n"
+    trained = "for epoch in range(3):\n    ctx.report(epoch, map50=0.1)\nctx.checkpoint.write_text('{}')\nctx.report(3)\n"
     coordinator.offer(f"{trained}{FOR_EVER}", tmp_path)
     coordinator.answer = lambda asked: 503 if "/epochs" in asked.path and len(coordinator.of("epochs$")) < 2 else None
     start()
