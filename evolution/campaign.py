@@ -9,9 +9,9 @@ from typing import Any, Self
 from evolution.campaign_genes import OpenFile
 from evolution.campaign_limits import ANYBODY, Requires
 from evolution.campaign_reader import Trainer, read_fields
+from evolution.earlier_results import ImportedRow
 from evolution.hyperparameters import LINEAGES
 from evolution.problems import Findings, InvalidCampaign, Problem
-from evolution.result_files import ImportedRow
 from evolution.space import Space
 from evolution.yaml import YamlError, load_document
 

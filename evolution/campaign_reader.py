@@ -14,10 +14,10 @@ from typing import Any
 
 from evolution.campaign_genes import OpenFile, document_genes, file_genes, opened
 from evolution.campaign_limits import read_budget, read_lease
+from evolution.earlier_results import ImportedRow, read_result_file
 from evolution.fitness import METRICS, WEIGHTS, fitness
 from evolution.hyperparameters import LINEAGES
 from evolution.problems import Findings, InvalidInput, Path, finite, shown
-from evolution.result_files import ImportedRow, read_result_file
 from evolution.sections import Section, json_value
 from evolution.space import Space, Value
 from evolution.strategy import NAMES, OptionError, create

@@ -185,6 +185,16 @@ def enqueue(
     steering.enqueue_file(context.obj, name, hyp)
 
 
+@app.command("import")
+def import_results(
+    context: typer.Context,
+    name: CampaignName,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An evolve.csv, evolve.txt or tune_results.ndjson.")],
+) -> None:
+    """Add results of an earlier evolution: parents at once, outside the budget."""
+    steering.import_file(context.obj, name, file)
+
+
 @app.command()
 def retry(context: typer.Context, name: CampaignName, numbers: Numbers = None) -> None:
     """Offer the failed candidates again, or those of these numbers, once what made them fail is mended."""

@@ -172,6 +172,15 @@ class Client(Connection):
         body = messages.Enqueue(request_id=uuid.uuid4(), hyps=[dict(hyp) for hyp in hyps])
         return read(self._send("POST", f"/campaigns/{part(name)}/candidates", body=body), messages.Enqueued).numbers
 
+    def import_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> messages.Imported:
+        """Add earlier results (``{hyp, metrics}`` each) as parents, outside the budget; any number, and again at will."""
+        imported = known = 0
+        for start in range(0, len(rows), messages.MOST_IMPORTED):
+            body = {"rows": list(rows[start : start + messages.MOST_IMPORTED])}
+            answer = read(self._send("POST", f"/campaigns/{part(name)}/imported", body=body), messages.Imported)
+            imported, known = imported + answer.imported, known + answer.known
+        return messages.Imported(imported=imported, known=known)
+
     def retry(self, name: str) -> int:
         """Offer every failed candidate of a campaign again; how many there are."""
         return read(self._send("POST", f"/campaigns/{part(name)}/retry"), messages.Retried).retried

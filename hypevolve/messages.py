@@ -46,6 +46,8 @@ COMMAND_HEADER = "Hypevolve-Command"  # of an answer without work
 REASON_HEADER = "Hypevolve-Reason"
 CHECKPOINT_S = 300.0  # the longest that a training goes without a checkpoint, where the campaign says nothing else
 
+MOST_IMPORTED = 1000  # rows in one request; a file of many is sent in as many requests
+
 HypSet = dict[str, Value]
 Metrics = Annotated[dict[str, float], Field(max_length=64)]
 State = Literal["queued", "leased", "running", "done", "failed", "cancelled"]
@@ -296,6 +298,26 @@ class Enqueue(Request):
 
 class Enqueued(Answer):
     numbers: list[int]
+
+
+class EarlierResult(Request):
+    """A complete hyp set, and what a training of it measured elsewhere."""
+
+    hyp: HypSet
+    metrics: Metrics
+
+
+class Import(Request):
+    """Results of earlier evolutions, as parents outside the budget."""
+
+    rows: Annotated[list[EarlierResult], Field(min_length=1, max_length=MOST_IMPORTED)]
+
+
+class Imported(Answer):
+    """How many rows are new; ``known`` ones have a hyp set that the campaign had already and changed nothing."""
+
+    imported: int
+    known: int
 
 
 class ChangeSpace(Request):

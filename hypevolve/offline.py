@@ -44,7 +44,7 @@ def init(output: Output, new: NewFile) -> None:
     if new.output.exists() and not new.force:
         raise CommandFailed(f"{new.output} exists; give another file with -o, or --force to replace it", CONFLICT)
     source = None if new.source is None else _source(new.source, new.output)
-    imports = source is not None and Path(source).suffix in (".csv", ".txt")
+    imports = source is not None and Path(source).suffix in (".csv", ".txt", ".ndjson")
     model = str(ALL[new.preset].base["model"]) if new.preset in ALL else ""
     try:
         text = preset(

@@ -1,4 +1,4 @@
-"""Commands that change a campaign while it runs: the bounds of genes, and hyp sets of one's own."""
+"""Commands that change a campaign while it runs: the bounds of genes, hyp sets of one's own, earlier results."""
 
 from __future__ import annotations
 
@@ -55,9 +55,7 @@ def enqueue_file(output: Output, name: str, path: Path) -> None:
     from evolution.yaml import load
 
     try:
-        hyp = load(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandFailed(f"{path} cannot be read: {error}; give a hyp file", NOT_FOUND) from None
+        hyp = load(_text(path, "give a hyp file"), str(path))
     except InvalidInput as error:
         raise CommandFailed(str(error), INVALID) from None
     if not isinstance(hyp, dict) or not hyp:
@@ -68,6 +66,48 @@ def enqueue_file(output: Output, name: str, path: Path) -> None:
         output.document({"numbers": numbers})
     else:
         output.say(f"{name} trains it as #{numbers[0]}, before anything further is bred")
+
+
+def import_file(output: Output, name: str, path: Path) -> None:
+    """Add the results in a file to a campaign, as parents outside its budget.
+
+    Raises:
+        CommandFailed: the file cannot be read, or is none for this campaign.
+    """
+    programs.require("evolution")
+    from evolution.campaign import Campaign
+    from evolution.earlier_results import read_result_file
+    from evolution.problems import InvalidInput, Problem
+
+    text = _text(path, "give an evolve.csv, evolve.txt or tune_results.ndjson")
+    unfinished: list[Problem] = []
+    with connect(output) as client:
+        campaign = Campaign.from_document({**client.campaign(name).document, "imported": []})
+        judged = [metric for metric, weight in campaign.weights.items() if weight]
+        try:
+            rows = read_result_file(str(path), text, campaign.space, campaign.lineage, required=judged, unfinished=unfinished)
+        except InvalidInput as error:
+            raise CommandFailed(str(error), INVALID) from None
+        found = client.import_rows(name, [{"hyp": row.hyp, "metrics": row.metrics} for row in rows])
+    if output.json:
+        output.document({**found.model_dump(mode="json"), "unfinished": len(unfinished)})
+        return
+    if not rows and not unfinished:
+        output.say(f"{path} holds no result; nothing is imported")
+        return
+    told = [f"{found.imported} imported as parents"]
+    if found.known:
+        told.append(f"{found.known} there already")
+    if unfinished:
+        told.append(f"{len(unfinished)} left out ({str(unfinished[0]).partition(';')[0]})")
+    output.say(f"{name}: of {len(rows) + len(unfinished)} rows {', '.join(told)}")
+
+
+def _text(path: Path, remedy: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandFailed(f"{path} cannot be read: {error}; {remedy}", NOT_FOUND) from None
 
 
 def _number(option: str, text: str, written: str) -> float:

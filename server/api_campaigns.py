@@ -180,6 +180,14 @@ async def enqueue(request: Request, name: str, body: messages.Enqueue) -> messag
     return messages.Enqueued(numbers=numbers)
 
 
+@router.post("/campaigns/{name}/imported", dependencies=[needs("operator")])
+async def import_rows(request: Request, name: str, body: messages.Import) -> messages.Imported:
+    """Add results of earlier evolutions as parents, outside the budget. What the campaign has already changes nothing."""
+    found = await _store(request, lambda c: changes.import_rows(c, name, body.rows))
+    coordinator_of(request).watch.stir()
+    return found
+
+
 @router.post("/campaigns/{name}/retry", dependencies=[needs("operator")])
 async def retry(request: Request, name: str) -> messages.Retried:
     """Offer every failed candidate again, once what made them fail is mended; a halted campaign goes on."""

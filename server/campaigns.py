@@ -10,15 +10,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from evolution.campaign import Campaign
-from evolution.fitness import fitness
 from hypevolve import messages
-from hypevolve.hashes import hyp_hash
-from server import candidates, events, tally
+from server import candidates, earlier, events, tally
 from server.budget import DEVICE_S, LIMIT, SINCE_BEST
 from server.caller import VISIBLE, unknown_campaign, visible
 from server.errors import Conflict
 from server.tables import campaign as campaign_table
-from server.tables import candidate as candidate_table
 
 # After so many failures in a row nothing new is bred: a typo in a trainer must not spend the budget. Part of queries on a
 # campaign c.
@@ -74,27 +71,9 @@ def create(connection: Connection, campaign: Campaign) -> bool:
         .returning(campaign_table.c.id)
     ).one()
     events.record(connection, row.id, "created", candidates=campaign.candidates)
-    _import_rows(connection, row.id, campaign)
+    if campaign.imported:
+        earlier.store(connection, row.id, campaign.imported, campaign.weights)
     return True
-
-
-def _import_rows(connection: Connection, campaign_id: int, campaign: Campaign) -> None:
-    """Earlier results as parents: numbered -1, -2, ... so that candidate k of the budget keeps its number and seed."""
-    rows = [
-        {
-            "campaign_id": campaign_id,
-            "number": -1 - index,
-            "hyp": dict(row.hyp),
-            "hyp_hash": hyp_hash(row.hyp),
-            "origin": "imported",
-            "state": "done",
-            "fitness": fitness(row.metrics, campaign.weights),
-        }
-        for index, row in enumerate(campaign.imported)
-    ]
-    if rows:
-        connection.execute(candidate_table.insert(), rows)
-        events.record(connection, campaign_id, "imported", rows=len(rows))
 
 
 def _differences(stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -14,7 +14,8 @@ from hypevolve import messages
 from server.errors import Invalid, NotFound
 
 _CANDIDATE = """
-    select k.number, k.state, k.origin, k.hyp, k.parents, k.fitness, r.metrics, k.attempts, k.failures, k.failure, r.seconds,
+    select k.number, k.state, k.origin, k.hyp, k.parents, k.fitness,
+           coalesce(r.metrics, k.imported_metrics) as metrics, k.attempts, k.failures, k.failure, r.seconds,
            coalesce(r.epochs, l.epoch, 0) as epochs_done, w.name as worker, r.weights_hash,
            f.epoch as checkpoint_epoch, k.created_at, k.finished_at
     from candidate k

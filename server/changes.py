@@ -1,4 +1,4 @@
-"""What people change in a campaign that runs: bounds of genes, and hyp sets of their own to be trained next."""
+"""What people change in a campaign that runs: bounds of genes, hyp sets of their own to be trained next, earlier results."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from evolution.campaign import Campaign
 from evolution.campaign_edit import with_space
+from evolution.campaign_reader import read_hyp_set
+from evolution.earlier_results import ImportedRow
 from evolution.problems import Findings, shown
 from evolution.space import Space, Value
+from hypevolve import messages
 from hypevolve.hashes import hyp_hash
-from server import campaigns, events
+from server import campaigns, earlier, events
 from server.errors import Conflict
 from server.tables import campaign as campaign_table
 from server.tables import candidate as candidate_table
@@ -93,6 +96,37 @@ def enqueue(connection: Connection, name: str, request: UUID, hyps: Sequence[Map
     numbers = [number for number, (origin, _) in enumerate(rows, row.bred) if origin == "enqueued"]
     events.record(connection, row.id, "enqueued", numbers=numbers, request=str(request))
     return numbers
+
+
+def import_rows(connection: Connection, name: str, given: Sequence[messages.EarlierResult]) -> messages.Imported:
+    """Add results of earlier evolutions: parents of the next candidate on, outside the budget. Bounds are not looked at.
+
+    Raises:
+        NotFound: no such campaign.
+        InvalidCampaign: a hyp set is not complete, or a metric that fitness weighs is missing.
+        Conflict: the campaign was cancelled.
+    """
+    campaign = _without_rows(campaigns.find(connection, name))
+    findings = Findings("request")
+    rows = []
+    for index, one in enumerate(given):
+        hyp = read_hyp_set(findings, one.hyp, ("rows", index, "hyp"), campaign.space)
+        if hyp is not None:
+            rows.append(ImportedRow(hyp, one.metrics))
+    findings.refuse()
+    row = campaigns.open_row(connection, name)  # not before: asks wait for it
+    try:
+        new = earlier.store(connection, row.id, rows, _without_rows(row).weights)
+    except ValueError as error:
+        findings.add(("rows",), str(error), "leave these rows out")
+        findings.refuse()
+        raise
+    return messages.Imported(imported=new, known=len(rows) - new)
+
+
+def _without_rows(row: Row[Any]) -> Campaign:
+    """The campaign less the earlier results that its document came with, which may be thousands."""
+    return Campaign.from_document({**row.document, "imported": []})
 
 
 def _complete(findings: Findings, space: Space, index: int, hyp: Mapping[str, Value]) -> dict[str, Value]:

@@ -7,9 +7,11 @@ that trying again can help; everything else that the database cannot answer beco
 
 from __future__ import annotations
 
+import csv
+import io
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -133,6 +135,28 @@ def later(connection: Connection, statement: str, **values: Any) -> None:
         statement: with values as psycopg2 writes them, ``%(name)s``.
     """
     connection.info[_LATER].append(_cursor(connection).mogrify(statement, values).decode())
+
+
+def copy(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Append many rows to a table in one statement, COPY. The transaction has begun already; None is written as null.
+
+    Args:
+        connection: that of ``Database.run``.
+        table: its name.
+        columns: whose values each row has, as PostgreSQL reads them.
+        rows: the values.
+    """
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    text.seek(0)
+    statement = f"copy {table} ({', '.join(columns)}) from stdin (format csv)"
+    cursor = _cursor(connection)
+    try:
+        cursor.copy_expert(statement, text)
+    except psycopg2.Error as error:
+        raise DBAPIError.instance(
+            statement, None, error, psycopg2.Error, connection_invalidated=bool(cursor.connection.closed)
+        ) from error
 
 
 def _cursor(connection: Connection) -> Any:

@@ -25,6 +25,7 @@ CONNECTIONS = 4096  # of one coordinator
 # and holds size and time itself.
 LARGER: tuple[tuple[str, re.Pattern[str], int | None], ...] = (
     ("POST", re.compile(r"/campaigns"), 4_000_000),
+    ("POST", re.compile(r"/campaigns/[^/]+/imported"), 4_000_000),
     ("PUT", re.compile(r"/leases/[^/]+/checkpoint"), None),
 )
 

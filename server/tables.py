@@ -99,6 +99,7 @@ candidate = Table(
     Column("failures", Integer, nullable=False, server_default="0"),
     Column("failure", Text),
     Column("fitness", Double),
+    Column("imported_metrics", JSONB),  # of an imported row; those of a training stand in ``result``
     _stamp("created_at"),
     Column("finished_at", DateTime(timezone=True)),
     UniqueConstraint("campaign_id", "number"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from evolution import result_files
+from evolution import earlier_results, result_files
 from evolution.campaign import Campaign
 from evolution.hyperparameters import lineage_space
 from evolution.preflight import preflight
@@ -75,14 +75,14 @@ def test_the_files_are_laid_out_as_the_programs_did():
     text = result_files.evolve_txt(old.space, [row], "yolov3-2019")
     assert text.startswith("        0.5       0.25        0.4      0.333        3.5        1.2       4.06")
     assert len(text.split()) == 5 + 18
-    (again,) = result_files.read_evolve_txt(text, "evolve.txt", old.space, "yolov3-2019")
+    (again,) = earlier_results.read_result_file("evolve.txt", text, old.space, "yolov3-2019")
     assert again.metrics == {"precision": 0.5, "recall": 0.25, "map50": 0.4, "f1": 0.333, "val_loss": 3.5}
     newer = read("yolov3-2020")
     row = result_files.ResultRow(0, newer.space.start, metrics | {"val_cls": 0.5}, 0.4)
     text = result_files.evolve_txt(newer.space, [row], "yolov3-2020")
     assert text.startswith("       0.5      0.25       0.4     0.333         1         2       0.5      3.54")
-    with pytest.raises(result_files.InvalidResultFile, match="23 columns are 7 results and 16 hyps, the space has 18 genes"):
-        result_files.read_evolve_txt("0.1 " * 23, "evolve.txt", newer.space, "yolov3-2020")
+    with pytest.raises(earlier_results.InvalidResultFile, match="23 columns are 7 results and 16 hyps, the space has 18 genes"):
+        earlier_results.read_result_file("evolve.txt", "0.1 " * 23, newer.space, "yolov3-2020")
 
 
 def test_tune_results_have_a_line_for_each_candidate():

@@ -1,22 +1,15 @@
 """yolov5's files: the layout to the character, what readers accept, and the line that says what is wrong with a file."""
 
 import io
+import json
 
 import numpy as np
 import pytest
 import yaml
 
+from evolution.earlier_results import InvalidResultFile, read_result_file
 from evolution.hyperparameters import lineage_space
-from evolution.result_files import (
-    InvalidResultFile,
-    ResultRow,
-    evolve_csv,
-    evolve_txt,
-    hyp_yaml,
-    read_evolve_csv,
-    read_evolve_txt,
-    read_result_file,
-)
+from evolution.result_files import ResultRow, evolve_csv, evolve_txt, hyp_yaml, tune_results
 from evolution.space import Gene, Space
 from evolution.yaml import load
 
@@ -50,7 +43,7 @@ def test_evolve_csv_to_the_character():
 
 
 def test_evolve_csv_is_chronological():
-    assert [row.hyp["momentum"] for row in read_evolve_csv(evolve_csv(SPACE, ROWS), "e.csv", SPACE)] == [0.937, 0.9, 0.9]
+    assert [row.hyp["momentum"] for row in read_result_file("e.csv", evolve_csv(SPACE, ROWS), SPACE)] == [0.937, 0.9, 0.9]
 
 
 def test_evolve_txt_is_ranked_and_unique():
@@ -68,7 +61,7 @@ def test_missing_losses_are_nan():
     )
     text = evolve_csv(SPACE, [row])
     assert text.count("nan") == 3
-    assert set(read_evolve_csv(text, "e.csv", SPACE)[0].metrics) == set(row.metrics)
+    assert set(read_result_file("e.csv", text, SPACE)[0].metrics) == set(row.metrics)
 
 
 def test_hyp_yaml_is_numbers_for_every_reader():
@@ -95,7 +88,7 @@ def test_hyp_yaml_is_exact(value):
 def test_csv_columns_are_found_by_name():
     header = "momentum , lr0,metrics/mAP_0.5,metrics/mAP_0.5:0.95,metrics/precision,metrics/recall,train/box_loss"
     text = f"{header}\n.9,.01,.4,.2,.5,.3,9\n"
-    (row,) = read_evolve_csv(text, "e.csv", SPACE)
+    (row,) = read_result_file("e.csv", text, SPACE)
     assert row.hyp == {"lr0": 0.01, "momentum": 0.9}
     assert tuple(row.hyp) == SPACE.names
     assert row.metrics == {"precision": 0.5, "recall": 0.3, "map50": 0.4, "map50_95": 0.2}
@@ -106,7 +99,7 @@ def test_34_columns_against_28_genes():
     assert len(genes) == 28
     text = ("%10.3g" * 34) % tuple([0.1] * 34) + "\n"
     with pytest.raises(InvalidResultFile) as caught:
-        read_evolve_txt(text, "evolve.txt", genes)
+        read_result_file("evolve.txt", text, genes)
     assert str(caught.value) == (
         "evolve.txt: 34 columns are 7 results and 27 hyps, the space has 28 genes; "
         "yolov5 left anchors out of its files: add a column of 3 in its place, or use a hyp set without the gene"
@@ -156,7 +149,13 @@ ROW = ",".join(["0.1"] * 9)
             "e.txt: 10 columns are 7 results and 3 hyps, the space has 2 genes; evolve with the ",
         ),
         ("e.txt", "1 2 3 4 5 6 7 8 a\n", "e.txt:1: 'a' is no number; restore the number, or remove the row"),
-        ("e.json", "", "e.json: is neither a .csv nor a .txt; give yolov5's evolve.csv or evolve.txt"),
+        ("e.ndjson", "{}\n", "e.ndjson:1: is no result of `tune`: {hyperparameters, datasets}; restore the line"),
+        (
+            "e.ndjson",
+            '{"hyperparameters": {"lr0": 0.1}, "datasets": {"a": {}}}\n',
+            "e.ndjson:1: no value for gene 'momentum'; add the value that was trained with",
+        ),
+        ("e.json", "", "e.json: is none of .csv, .txt and .ndjson; give an evolve.csv, evolve.txt or tune_results.ndjson"),
     ],
 )
 def test_unusable_files_in_one_line(name, text, message):
@@ -167,9 +166,30 @@ def test_unusable_files_in_one_line(name, text, message):
 
 
 def test_round_trip_keeps_what_the_digits_keep():
-    for text, read, digits in (
-        (evolve_csv(SPACE, ROWS), read_evolve_csv, 5),
-        (evolve_txt(SPACE, ROWS), read_evolve_txt, 3),
+    for text, name, digits in (
+        (evolve_csv(SPACE, ROWS), "e.csv", 5),
+        (evolve_txt(SPACE, ROWS), "e.txt", 3),
+        (tune_results(SPACE, ROWS, "coco128"), "tune_results.ndjson", 9),
     ):
-        for row in read(text, "e", SPACE):
+        for row in read_result_file(name, text, SPACE):
             assert row.metrics["precision"] == float(f"{METRICS['precision']:.{digits}g}")
+
+
+def test_trainings_that_did_not_finish_may_be_put_aside():
+    unfinished = []
+    text = HEADER + ROW + "\nnan" + ROW[3:] + "\n" + ROW + "\n"
+    assert len(read_result_file("e.csv", text, SPACE, unfinished=unfinished)) == 2
+    assert [str(problem) for problem in unfinished] == [
+        "e.csv:3: 'precision' is not finite; remove the row: that training did not finish"
+    ]
+    assert len(read_result_file("e.csv", text, SPACE, required=["map50"])) == 3
+
+
+def test_several_data_sets_are_averaged_and_a_failed_one_finished_nothing():
+    both = {"metrics/precision(B)": 0.2, "metrics/recall(B)": 0.2, "metrics/mAP50(B)": 0.4, "metrics/mAP50-95(B)": 0.1}
+    record = {"hyperparameters": {"lr0": 0.01, "momentum": 0.9}, "datasets": {"a": both, "b": both | {"metrics/mAP50(B)": 0.2}}}
+    text = json.dumps(record) + "\n" + json.dumps(record | {"failed_datasets": ["b"]}) + "\n"
+    unfinished = []
+    (row,) = read_result_file("tune_results.ndjson", text, SPACE, unfinished=unfinished)
+    assert row.metrics == pytest.approx({"precision": 0.2, "recall": 0.2, "map50": 0.3, "map50_95": 0.1})
+    assert len(unfinished) == 1
