@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hypevolve.shapes import Answer, Name, Request
 
 Scope = Literal["read", "worker", "operator", "admin"]
+RESERVED = ("loopback", "anyone", "nobody", "coordinator")  # who acts without a token, in events
 
 
 class CreateToken(Request):
@@ -19,6 +20,13 @@ class CreateToken(Request):
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=4)]
     campaigns: Annotated[list[Name], Field(min_length=1, max_length=64)] | None = None
     expires_s: Annotated[float, Field(gt=0, le=3.2e9)] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if name in RESERVED:
+            raise ValueError(f"'{name}' stands in events for callers without a token; choose another name")
+        return name
 
     @model_validator(mode="after")
     def _unbound_admin(self) -> CreateToken:

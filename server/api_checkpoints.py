@@ -51,9 +51,8 @@ async def put(
     if int(request.headers.get("content-length") or 0) > most:
         raise TooLarge("checkpoint-size", f"a checkpoint has at most {most} bytes here (--most-checkpoint-gb)")
     name = await _stored(coordinator, partial(checkpoints.announce, token=token, sha256=wanted, epoch=epoch))
-    if name is None:
-        size = int(request.headers.get("content-length") or 0)
-        return messages.Checkpoint(sha256=wanted, bytes=size, epoch=epoch)
+    if isinstance(name, messages.Checkpoint):
+        return name
     try:
         async with coordinator.transfers:
             with await coordinator.moving(partial(coordinator.artifacts.create, name)) as upload:

@@ -37,7 +37,10 @@ def ask(database: Database, breeder: Breeder, request: messages.Ask) -> Answer:
         return Answer(before, standing)
 
     def more(connection: Connection) -> tuple[int, fair.Work | None]:
-        return _returned(connection, breeder, request, standing.offer, taken, barren)
+        """Go on after what this request has been granted by now, also through a copy of it that is served at the same time."""
+        filled = leases.slots(connection, request.request_id)
+        granted, work = _returned(connection, breeder, request, standing.offer, filled, barren)
+        return filled + granted, work
 
     barren: set[int] = set()  # given out meanwhile, or waiting for results
     granted: list[messages.Lease] = []
@@ -48,8 +51,7 @@ def ask(database: Database, breeder: Breeder, request: messages.Ask) -> Answer:
         else:
             barren.add(work.id)
         if taken < request.n:
-            returned, work = database.run(more)
-            taken += returned
+            taken, work = database.run(more)
     if taken > len(granted) or barren:  # the last ones had come back, or a copy of this request was quicker
         granted = database.run(lambda connection: leases.granted(connection, request.request_id))
     return Answer(granted, standing)

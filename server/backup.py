@@ -89,6 +89,7 @@ _HELD = text("select count(*) from pg_tables where schemaname = current_schema()
 
 def new_epoch(connection: Connection) -> int:
     """After the database went back in time: drop leases, skip ids, and remember it; the number of the new epoch."""
+    connection.execute(text("set local statement_timeout = 0"))  # every row of a large table is written
     connection.execute(text("delete from lease"))
     connection.execute(text("update candidate set state = 'queued' where state in ('leased', 'running')"))
     for table in ("campaign", "candidate", "event"):

@@ -30,8 +30,8 @@ _GARBAGE = """
 """
 
 
-def announce(connection: Connection, token: str, sha256: str, epoch: int) -> str | None:
-    """The name under which an upload is to be stored; None where this very content is current already.
+def announce(connection: Connection, token: str, sha256: str, epoch: int) -> str | messages.Checkpoint:
+    """The name under which an upload is to be stored; what was answered before, where this very content is current already.
 
     Raises:
         NotFound: the token was never issued.
@@ -39,10 +39,10 @@ def announce(connection: Connection, token: str, sha256: str, epoch: int) -> str
     """
     row = _writer(connection, token)
     current = connection.execute(
-        text("select sha256, token from artifact where candidate_id = :id and state = 'current'"), {"id": row.id}
+        text("select sha256, token, bytes, epoch from artifact where candidate_id = :id and state = 'current'"), {"id": row.id}
     ).first()
     if current is not None and (current.sha256, current.token) == (sha256, token):
-        return None
+        return messages.Checkpoint(sha256=sha256, bytes=current.bytes, epoch=current.epoch)
     name = f"checkpoints/{row.id}/{uuid.uuid4().hex}"
     connection.execute(
         text(

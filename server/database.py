@@ -30,10 +30,12 @@ from server.errors import Unavailable
 
 T = TypeVar("T")
 
-# PostgreSQL's codes for "try this transaction again": serialization failure, deadlock, lock timeout.
-_TRY_AGAIN = {"40001", "40P01", "55P03"}
-# ... and for "the server cannot serve you now": admin shutdown, crash, starting up, too many connections, disk full, read-only.
-_NOT_NOW = {"57P01", "57P02", "57P03", "53300", "53100", "25006", "57014"}
+# What PostgreSQL's codes (Appendix A of its manual) mean for a transaction, by class where a whole class means the same.
+# "Try it again": rolled back for the sake of others, such as a serialization failure or a deadlock; a lock not had in time.
+_TRY_AGAIN = ("40", "55P03")
+# "Not now": connections; read-only; a session or transaction ended for its age; no memory, disk or connection left; an
+# operator's hand, a crash, a start, a statement cut off; the disk's own errors; a broken configuration.
+_NOT_NOW = ("08", "25006", "25P03", "25P04", "53", "57", "58", "F0")
 _TRIES = 5
 
 _UNIQUE_VIOLATION = "23505"
@@ -102,9 +104,9 @@ class Database:
                     raise Unavailable("contended", "the same rows are being written by others; repeat the request") from error
             except DBAPIError as error:
                 code = getattr(error.orig, "pgcode", None)
-                again = code in _TRY_AGAIN or error.connection_invalidated
-                if not again and code not in _NOT_NOW and code is not None:
-                    raise
+                again = _is(code, _TRY_AGAIN) or error.connection_invalidated
+                if not again and code is not None and not _is(code, _NOT_NOW):
+                    raise  # a mistake of the program or of the schema
                 if not again or tries_left == 0:
                     raise Unavailable(
                         "store", f"the database cannot answer now ({_reason(error)}); repeat the request"
@@ -247,6 +249,10 @@ def _leave_a_demoted_server(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
+def _is(code: str | None, classes: tuple[str, ...]) -> bool:
+    return code is not None and code.startswith(classes)
+
+
 def _reason(error: DBAPIError) -> str:
     lines = str(error.orig).strip().splitlines()
     return lines[0].strip() if lines else type(error.orig).__name__
@@ -278,7 +284,7 @@ def migrate(url: str, *, wait_s: float = 0.0) -> None:
                 waited = time.monotonic() - began
                 # Both are started together often enough, and after a crash PostgreSQL recovers first.
                 starting = "the database system is" in str(error.orig) and waited < STARTING_S
-                locked = reason in _TRY_AGAIN and waited < LOCKED_S
+                locked = _is(reason, _TRY_AGAIN) and waited < LOCKED_S
                 absent = reason is None and waited < wait_s
                 if not (starting or locked or absent):
                     raise Unavailable("store", _why_not(url, error)) from error
@@ -291,7 +297,7 @@ def _why_not(url: str, error: DBAPIError) -> str:
     code, where = getattr(error.orig, "pgcode", None), _without_password(url)
     if code == _NO_RIGHT:
         return f"the schema at {where} is older than this program and this role may not change it; start once as its owner"
-    if code in _TRY_AGAIN:
+    if _is(code, _TRY_AGAIN):
         return f"the schema at {where} cannot be changed, something holds locks ({_reason(error)}); end it, and start again"
     return f"cannot use the database at {where}: {_reason(error)}; check --db or HYPEVOLVE_DATABASE_URL"
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from hypevolve import messages
 from server import quarantine
 from server.caller import VISIBLE, acting, visible
-from server.errors import Forbidden, NotFound
+from server.errors import Forbidden, NotFound, Unauthorised
 from server.fair import Offer
 from server.tables import worker
 
@@ -50,13 +50,14 @@ def register(connection: Connection, body: messages.RegisterWorker) -> None:
         quarantine.tested(connection, body.worker, body.self_test)
 
 
-# One message that says what an ask needs to know of its worker and itself.
+# One message that says what an ask needs to know of its worker, its token and itself.
 _STANDING = text(
-    """
+    f"""
     select exists (select 1 from attempt where request_id = :request) as repeated,
+           exists (select 1 from token where name = :who and revoked_at is not null) as revoked,
            coalesce(w.seen_at > clock_timestamp() - interval '5 s' and w.who = :who, false) as seen,
-           coalesce(w.labels, '[]') as labels, coalesce(w.memory_gb, '{}') as memory_gb,
-           coalesce(w.draining, false) as draining, w.quarantine,
+           coalesce(w.labels, '[]') as labels, coalesce(w.memory_gb, '{{}}') as memory_gb,
+           coalesce(w.draining, false) as draining, {quarantine.WHY} as quarantine,
            greatest(extract(epoch from w.quarantined_until - clock_timestamp()), 0)::float8 as wait_s
     from (values (1)) as always left join worker w on w.id = :worker
     """
@@ -64,8 +65,15 @@ _STANDING = text(
 
 
 def standing(connection: Connection, ask: messages.Ask) -> Standing:
-    values = {"request": ask.request_id, "worker": ask.worker, "who": acting.get().name}
+    """How the worker of an ask stands.
+
+    Raises:
+        Unauthorised: its token was revoked a moment ago. The door may not have heard of it yet, and nothing is leased to it.
+    """
+    values = {"request": ask.request_id, "worker": ask.worker, "who": acting.get().name, **visible()}
     row = connection.execute(_STANDING, values).one()
+    if row.revoked:
+        raise Unauthorised("wrong-token", "this access token was revoked; ask the operator for another")
     memory = [row.memory_gb.get(device) for device in ask.devices]
     offer = Offer(frozenset(row.labels), tuple(ask.devices), None if not memory or None in memory else min(memory))
     met = Standing(offer, row.repeated, row.seen)
@@ -117,15 +125,17 @@ def workers(connection: Connection) -> list[messages.Worker]:
         )
     rows = connection.execute(
         text(
-            """
-            select id as worker, name, host, devices, versions, registered_at, labels, draining, quarantine,
+            f"""
+            select id as worker, name, host, devices, versions, registered_at, labels, draining,
+                   {quarantine.WHY} as quarantine,
                    extract(epoch from clock_timestamp()
                      - greatest(seen_at, (select max(beat_at) from lease l where l.worker_id = w.id))) as seen_age_s
             from worker w
             where seen_at > clock_timestamp() - interval '1 day' or exists (select 1 from lease l where l.worker_id = w.id)
             order by registered_at desc limit 500
             """
-        )
+        ),
+        visible(),
     )
     found = []
     for row in rows:

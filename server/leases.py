@@ -67,6 +67,11 @@ def granted_to(connection: Connection, requests: Sequence[UUID]) -> dict[UUID, l
     return found
 
 
+def slots(connection: Connection, request_id: UUID) -> int:
+    """How many leases a request has been granted so far: its slots are filled in order."""
+    return int(connection.execute(text("select count(*) from attempt where request_id = :id"), {"id": request_id}).scalar_one())
+
+
 def see_worker(connection: Connection, worker: UUID, devices: Sequence[str]) -> None:
     """Note that a worker was heard; one that never registered gets a row under the head of its id."""
     connection.execute(
@@ -167,16 +172,21 @@ def _lose(connection: Connection, row: Row[Any]) -> bool:
     return True
 
 
-def end_attempt(connection: Connection, token: str, outcome: str, detail: str | None = None) -> None:
+def end_attempt(
+    connection: Connection, token: str, outcome: str, detail: str | None = None, answer: messages.State | None = None
+) -> None:
+    """``answer``: the state of the candidate that a failure is answered with, also when it is repeated."""
     later(
         connection,
         """
-        update attempt set outcome = %(outcome)s, ended_at = clock_timestamp(), detail = to_jsonb(%(detail)s::text)
+        update attempt set outcome = %(outcome)s, ended_at = clock_timestamp(), detail = to_jsonb(%(detail)s::text),
+                           answer = %(answer)s
         where token = %(token)s and outcome is null
         """,
         token=token,
         outcome=outcome,
         detail=detail,
+        answer=answer,
     )
 
 
@@ -228,13 +238,17 @@ def heartbeat(connection: Connection, token: str, beat: messages.Heartbeat) -> m
 
 
 def release(connection: Connection, token: str, reason: str) -> None:
-    """Hand a candidate back, free of charge, to be offered again at once. Repeating it changes nothing.
+    """Hand a candidate back, free of charge, to be offered again at once.
+
+    Repeating it changes nothing and succeeds again, also after another worker has taken the candidate.
 
     Raises:
         NotFound: the token was never issued.
-        Conflict: another worker holds the candidate by now.
+        Conflict: another worker holds the candidate, and this one had not handed it back.
     """
     row = held(connection, token, lock=True)
+    if row.outcome == "released":
+        return
     if row.current_token != token:
         raise Conflict("lease-lost", f"candidate {row.number} of {row.campaign} has been given to another worker")
     if row.outcome is not None:
@@ -244,7 +258,8 @@ def release(connection: Connection, token: str, reason: str) -> None:
         return
     node_fault = reason in quarantine.NODE_FAULTS
     if node_fault:
-        quarantine.close(connection, row.worker_id, f"{row.campaign} #{row.number} handed back ({reason})")
+        why = f"{row.campaign} #{row.number} handed back ({reason})"
+        quarantine.close(connection, row.worker_id, why, row.campaign_id)
     end_lease(connection, row.id)
     later(
         connection,
@@ -268,7 +283,7 @@ def held(connection: Connection, token: str, *, lock: bool = False) -> Row[Any]:
         text(
             """
             select k.id, k.campaign_id, k.number, k.rung, k.state, k.attempts, k.failures, k.hyp_hash, k.token as current_token,
-                   a.outcome, a.worker_id, c.name as campaign, c.retries_failed, c.data_hash,
+                   a.outcome, a.answer, a.worker_id, c.name as campaign, c.retries_failed, c.data_hash,
                    c.document -> 'fitness' as weights, c.lease_s
             from attempt a join candidate k on k.id = a.candidate_id join campaign c on c.id = k.campaign_id
             where a.token = :token

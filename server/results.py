@@ -112,9 +112,9 @@ def _store(connection: Connection, candidate: int, token: str, body: messages.Re
             end_lease(connection, row.id)
             later(connection, "update candidate set state = 'queued' where id = %(id)s", id=row.id)
         if body.data_hash is not None and row.data_hash is not None and body.data_hash != row.data_hash:
-            quarantine.close(connection, row.worker_id, f"{row.campaign} #{row.number}: {refusal}")
+            quarantine.close(connection, row.worker_id, f"{row.campaign} #{row.number}: {refusal}", row.campaign_id)
         elif row.state != "cancelled":
-            quarantine.failed(connection, row.worker_id, row.id, f"{row.campaign} #{row.number}: {refusal}")
+            quarantine.failed(connection, row.worker_id, row.id, f"{row.campaign} #{row.number}: {refusal}", row.campaign_id)
         events.record(connection, row.campaign_id, "refused", row.number, reason=refusal)
         return Verdict(True, messages.ResultAnswer(counts=False, reason="refused"), refusal)
     if not counts:
@@ -185,22 +185,25 @@ def _judge(metrics: Mapping[str, float], weights: Mapping[str, float]) -> float:
 
 
 def store_failure(connection: Connection, token: str, failure: messages.Failure) -> messages.FailureAnswer:
-    """Charge a failure: the candidate is offered again until the campaign's retries are used up. Repeating it changes nothing.
+    """Charge a failure: the candidate is offered again until the campaign's retries are used up.
+
+    Repeating it changes nothing and gets the first answer, also after another worker has taken the candidate.
 
     Raises:
         NotFound: the token was never issued.
-        Conflict: another worker holds the candidate by now.
+        Conflict: another worker holds the candidate, and this one had not reported a failure.
     """
     row = held(connection, token, lock=True)
-    if row.current_token != token or row.outcome not in (None, "failed"):
-        raise Conflict("lease-lost", f"candidate {row.number} of {row.campaign} is no longer this worker's")
     if row.outcome == "failed":
-        return messages.FailureAnswer(state=row.state)
-    if row.state in OVER:  # an earlier attempt's result came in meanwhile
-        end_attempt(connection, token, "failed", f"{failure.kind}: {failure.detail}")
-        return messages.FailureAnswer(state=row.state)
-    end_attempt(connection, token, "failed", f"{failure.kind}: {failure.detail}")
+        return messages.FailureAnswer(state=row.answer or row.state)
+    if row.current_token != token or row.outcome is not None:
+        raise Conflict("lease-lost", f"candidate {row.number} of {row.campaign} is no longer this worker's")
+    over = row.state in OVER  # an earlier attempt's result came in meanwhile
     final = row.failures + 1 > row.retries_failed or row.attempts >= MAX_ATTEMPTS
+    answer: messages.State = row.state if over else "failed" if final else "queued"
+    end_attempt(connection, token, "failed", f"{failure.kind}: {failure.detail}", answer)
+    if over:
+        return messages.FailureAnswer(state=answer)
     end_lease(connection, row.id)
     checkpoints.discard(connection, row.id)
     connection.execute(
@@ -211,9 +214,10 @@ def store_failure(connection: Connection, token: str, failure: messages.Failure)
             where id = :id
             """
         ),
-        {"id": row.id, "kind": failure.kind, "state": "failed" if final else "queued", "final": final},
+        {"id": row.id, "kind": failure.kind, "state": answer, "final": final},
     )
-    quarantine.failed(connection, row.worker_id, row.id, f"{row.campaign} #{row.number} ({failure.kind})")
+    why = f"{row.campaign} #{row.number} ({failure.kind})"
+    quarantine.failed(connection, row.worker_id, row.id, why, row.campaign_id)
     happened = "failed" if final else "retried"
     events.record(connection, row.campaign_id, happened, row.number, failure=failure.kind, detail=failure.detail[-500:])
-    return messages.FailureAnswer(state="failed" if final else "queued")
+    return messages.FailureAnswer(state=answer)

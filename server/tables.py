@@ -160,6 +160,7 @@ worker = Table(
     Column("failed_in_a_row", ARRAY(BigInteger), nullable=False, server_default="{}"),  # candidates; see server.quarantine
     Column("quarantines", Integer, nullable=False, server_default="0"),  # since the last result that counts
     Column("quarantine", Text),  # why it gets nothing
+    Column("quarantine_campaign", BigInteger),  # the campaign that this names
     Column("quarantined_until", DateTime(timezone=True)),
     _stamp("registered_at"),
     _stamp("seen_at"),
@@ -180,6 +181,7 @@ attempt = Table(
     Column("ended_at", DateTime(timezone=True)),
     Column("outcome", Text),
     Column("detail", JSONB),
+    Column("answer", Text),  # what its failure was answered, for those who repeat it
     Column("resumed_token", Text),  # the attempt from whose checkpoint this one goes on, and the epochs done there
     Column("resumed_epoch", Integer),
     UniqueConstraint("request_id", "request_slot"),
@@ -267,6 +269,12 @@ event = Table(
     Column("xid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
 )
 Index("event_campaign", event.c.campaign_id, event.c.xid, event.c.id)
+Index(
+    "event_request",  # hyp sets enqueued by a request that is repeated are found again
+    event.c.campaign_id,
+    text("(detail ->> 'request')"),
+    postgresql_where=text("kind = 'enqueued'"),
+)
 
 # What each change adds to a campaign's numbers; triggers on ``candidate`` write it (migration 0002), see ``server.tally``.
 tally = Table(

@@ -214,6 +214,46 @@ def test_what_a_revoked_worker_held_is_offered_again_at_once(coordinator: TestCl
     assert [lease["number"] for lease in api.ask()] == [held["number"]]
 
 
+def test_a_revoked_token_is_leased_nothing_from_that_moment_on(coordinator: TestClient) -> None:
+    """The door lets it in for a few seconds more, on the word of its last look."""
+    admin = make(coordinator, "me", "admin")
+    node = make(coordinator, "node", "worker", by=admin)
+    ask = {"request_id": uuid.uuid4().hex, "worker": uuid.uuid4().hex}
+    assert status(coordinator, node, "/api/v1/leases", "POST", json=ask) == 204
+    assert status(coordinator, admin, "/api/v1/tokens/node", "DELETE") == 200
+    coordinator.headers.update(bearer(node))
+    refused = coordinator.post("/api/v1/leases", json=ask)
+    assert (refused.status_code, "was revoked" in refused.json()["detail"]) == (401, True)
+
+
+@pytest.mark.parametrize("name", ["loopback", "anyone", "coordinator"])
+def test_no_token_has_the_name_of_a_caller_without_one(name: str, coordinator: TestClient) -> None:
+    admin = make(coordinator, "me", "admin")
+    answer = coordinator.post("/api/v1/tokens", json={"name": name, "scopes": ["read"]}, headers=bearer(admin))
+    assert (answer.status_code, "choose another name" in answer.json()["detail"]) == (422, True)
+
+
+def test_a_quarantine_names_no_campaign_to_whoever_may_not_see_it(coordinator: TestClient, database: Database) -> None:
+    admin = make(coordinator, "me", "admin")
+    mine = make(coordinator, "mine", "worker", by=admin, campaigns=["mine"])
+    both = make(coordinator, "both", "worker", by=admin, campaigns=["mine", "secret"])
+    coordinator.headers.update(bearer(admin))
+    api = Api(coordinator, database)
+    for name in ("mine", "secret"):
+        api.create(name, retries=0)
+    worker = uuid.uuid4()
+    for _ in range(3):
+        (lease,) = api.ask(worker, campaigns=["secret"])
+        api.fail(lease)
+    reasons = {}
+    for token in (mine, both, admin):
+        ask = {"request_id": uuid.uuid4().hex, "worker": worker.hex}
+        answer = coordinator.post("/api/v1/leases", json=ask, headers=bearer(token))
+        reasons[token] = answer.headers["hypevolve-reason"]
+    assert reasons[mine] == "candidates of a campaign that this token may not see failed here"
+    assert reasons[both] == reasons[admin] == "3 different candidates failed here in a row, the last: secret #2 (nan)"
+
+
 def test_every_change_names_who_made_it(coordinator: TestClient, database: Database) -> None:
     admin = make(coordinator, "me", "admin")
     node = make(coordinator, "node", "worker", by=admin)

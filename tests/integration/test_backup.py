@@ -13,8 +13,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from server import backup
+from server import database as server_database
 from server.app import create_app
 from server.database import Database, migrate
+from server.errors import Unavailable
 from server.postgres import EmbeddedPostgres
 from tests.integration.conftest import Api
 
@@ -72,6 +74,23 @@ def test_a_restored_database_goes_on_and_knows_results_of_the_future_it_lost(
     assert restored.http.get("/c/toy").status_code == 200
     events = restored.http.get("/api/v1/campaigns/toy/events").json()["items"]
     assert {"created", "done"} <= {event["kind"] for event in events}  # those of the other cluster are still shown
+
+
+def test_a_new_epoch_takes_the_time_that_it_needs(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row of a large table is written, which may take longer than any request may."""
+    api.create()
+    api.lease()
+    api.sql(
+        """
+        create function slowly() returns trigger language plpgsql as 'begin perform pg_sleep(0.5); return null; end';
+        create trigger slowly after update on candidate for each statement execute function slowly();
+        """
+    )
+    monkeypatch.setattr(server_database, "_BEGIN", server_database._BEGIN.replace("'5s'", "'100ms'"))
+    with pytest.raises(Unavailable, match="statement timeout"):
+        api.sql("update candidate set attempts = 9")
+    assert api.database.run(backup.new_epoch) == 1
+    assert api.candidate(0)["state"] == "queued"
 
 
 def test_a_token_that_nobody_issued_is_unknown_where_nothing_was_restored(api: Any) -> None:

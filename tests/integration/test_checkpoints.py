@@ -67,6 +67,17 @@ def test_the_same_content_again_is_stored_once(api: Any) -> None:
     assert len(objects(store_of(api))) == 1
 
 
+def test_a_repeated_upload_without_a_length_gets_the_first_answer(api: Any) -> None:
+    """Chunked, as a client sends what it does not know the length of."""
+    api.create(candidates=1)
+    lease = api.lease()
+    headers = {"Repr-Digest": digest(TENSORS)}
+    url = f"/api/v1/leases/{lease['token']}/checkpoint"
+    answers = [api.http.put(url, params={"epoch": 2}, content=iter([TENSORS]), headers=headers).json() for _ in range(2)]
+    assert answers[0]["bytes"] == len(TENSORS)
+    assert answers[0] == answers[1]
+
+
 def test_only_the_newest_token_may_write_and_only_while_its_attempt_lives(api: Any) -> None:
     api.create(candidates=1)
     silent = api.lease()

@@ -109,6 +109,21 @@ def test_a_failure_is_retried_and_then_final(api: Any) -> None:
     assert api.ask() == []
 
 
+def test_a_repeated_failure_gets_its_first_answer_whoever_has_the_candidate_by_now(api: Any) -> None:
+    api.create(candidates=1, retries=1)
+    first = api.lease()
+    assert api.fail(first).json() == {"state": "queued"}
+    second = api.lease()
+    assert api.fail(first).json() == {"state": "queued"}
+    assert api.beat(second)["current"]
+    assert api.fail(second).json() == {"state": "failed"}
+    assert api.http.post("/api/v1/campaigns/toy/retry").status_code == 200
+    third = api.lease()
+    assert [api.fail(lease).json()["state"] for lease in (first, second)] == ["queued", "failed"]
+    assert api.candidate(0)["failures"] == 0
+    assert api.result(third).status_code == 201
+
+
 def test_only_the_current_holder_may_report_a_failure(api: Any) -> None:
     api.create(candidates=1)
     slow = api.lease()

@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import psycopg2
@@ -42,9 +43,9 @@ class Request(NamedTuple):
     path: str
     body: Any = None
 
-    def send(self, http: TestClient) -> Any:
+    def send(self, http: TestClient, tries: int = 100) -> Any:
         """Sent until it is answered with something else than 503, as a client does."""
-        for _ in range(100):
+        for _ in range(tries):
             answer = http.request(self.method, f"/api/v1{self.path}", json=self.body)
             if answer.status_code != 503:
                 break
@@ -275,10 +276,17 @@ class _Rivalry:
     def crossed(self, situation: str, one: str, two: str, at: int) -> Any:
         """``two`` in whole before statement ``at`` of ``one``; None where there is no such statement."""
         scene, requests = self._scene(situation, one, two)
+        answers = self.cross(requests, at)
+        return None if answers is None else self._came_out(scene, requests, dict(enumerate(answers)))
+
+    def cross(
+        self, requests: list[Request], at: int, between: Callable[[], Any] = lambda: None, tries: int = 100
+    ) -> list[Any] | None:
+        """The answers; the second request, then ``between``, before statement ``at`` of the first."""
         held, answers = _Held(at), {}
 
         def send(i: int) -> None:
-            answers[i] = requests[i].send(self._https[i])
+            answers[i] = requests[i].send(self._https[i], tries)
 
         threads = [threading.Thread(target=send, args=(i,), daemon=True) for i in (0, 1)]
         with Failpoints(held, engines_of(self._slow)):
@@ -288,10 +296,11 @@ class _Rivalry:
                 return None
             threads[1].start()
             _until(lambda: not threads[1].is_alive() or self._waits_for_a_lock())
+            between()
             held.go_on.set()
             for thread in threads:
                 thread.join(PATIENCE_S)
-        return self._came_out(scene, requests, answers)
+        return [answers[i] for i in (0, 1)]
 
     def _came_out(self, scene: Scene, requests: list[Request], answers: dict[int, Any]) -> Any:
         """An ask that found the only candidate locked got 204 and asks again, as workers do."""
@@ -338,6 +347,27 @@ def test_two_requests_that_cross_come_out_as_if_one_had_come_first(part: int, ri
                 break
             assert found in orders, f"{two} in whole before statement {at} of {one}, {situation}"
     assert rivalry.deadlocks() == 0
+
+
+def test_copies_of_an_ask_for_several_fill_its_slots_together(api: Any, rivalry: _Rivalry) -> None:
+    """The second copy comes before each statement of the first, and a candidate comes back in between."""
+    passed = 0
+    while True:
+        name = f"s{uuid.uuid4().hex}"
+        api.create(name, candidates=6)
+        (spare,) = api.ask(campaigns=[name])
+        body = {"request_id": str(uuid.uuid4()), "worker": str(uuid.uuid4()), "campaigns": [name], "n": 3}
+        request = Request("POST", "/leases", body)
+        give_back = Request("DELETE", f"/leases/{spare['token']}")
+        answers = rivalry.cross([request, request], passed, between=partial(give_back.send, api.http), tries=1)
+        if answers is None:
+            break
+        assert [answer.status_code for answer in answers] == [200, 200], passed
+        tokens = [{lease["token"] for lease in answer.json()["leases"]} for answer in answers]
+        assert len(set.union(*tokens)) == 3, passed
+        assert set.union(*tokens) in tokens, passed  # a copy that comes in the midst of it is told what there is by then
+        passed += 1
+    assert passed > 4
 
 
 def test_a_statement_is_held_and_a_rival_sees_the_old_row(api: Any, rivalry: _Rivalry) -> None:
