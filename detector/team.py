@@ -1,12 +1,14 @@
-"""Processes that train one candidate together, one per device: started by torchrun, joined by torch.distributed."""
+"""Processes that train one candidate together, one per device: met through torchrun or at a file, by torch.distributed."""
 
 from __future__ import annotations
 
 import datetime
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import distributed
@@ -49,9 +51,24 @@ def joined(device: str) -> Iterator[tuple[Team, str]]:
         return
     if device.startswith("cuda"):
         device = f"cuda:{os.environ['LOCAL_RANK']}"
+    with met(device) as team:
+        yield team, device
+
+
+@contextmanager
+def met(device: str, rank: int = -1, size: int = -1, place: Path | None = None) -> Iterator[Team]:
+    """The team of ``size`` processes of this machine that meet at the file ``place``, new for each team; this is ``rank``.
+
+    Each has its own ``device``, all of one kind. Without a place: the team that the environment describes.
+    """
+    if device.startswith("cuda"):
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    store = None if place is None else distributed.FileStore(str(place), size)
+    hook = sys.excepthook  # a group puts its own around it, and leaves it there
+    distributed.init_process_group(backend, timeout=PATIENCE, rank=rank, world_size=size, store=store)
     try:
-        yield Team(distributed.get_rank(), size), device
+        yield Team(distributed.get_rank(), distributed.get_world_size())
     finally:
         distributed.destroy_process_group()
+        sys.excepthook = hook

@@ -23,6 +23,7 @@ from evolution.space import Space, Value
 from evolution.strategy import NAMES, OptionError, create
 
 MOST_ROWS = 10_000
+DETECTOR_BATCH = 16  # where base.batch is absent
 PLACEHOLDERS = ("hyp", "epochs", "device", "seed", "dir", "name", "checkpoint")  # of a command; worker.command fills them in
 _PLAIN = re.compile(r"[\w./:=,@%+~{}-]*")  # what is more than this is a script, whose braces are its own
 _BRACE = re.compile(r"\{(\w+)(\}?)")
@@ -79,9 +80,11 @@ def read_fields(findings: Findings, value: Any, open_file: OpenFile | None) -> d
 
 
 def _devices(top: Section, fields: Mapping[str, Any]) -> None:
-    if fields["requires"].devices > 1 and fields["trainer"].kind == "detector":
-        message = f"the built-in detector trains a candidate on one device, not {fields['requires'].devices}"
-        top.findings.add(("lease", "requires", "devices"), message, "leave it out, or use a command or python trainer")
+    """The built-in detector gives each device an equal share of the batch."""
+    devices, batch = fields["requires"].devices, fields["base"].get("batch", DETECTOR_BATCH)
+    if fields["trainer"].kind == "detector" and isinstance(batch, int) and batch % devices:
+        message = f"is {devices}, and base.batch {batch} cannot be shared evenly among as many"
+        top.findings.add(("lease", "requires", "devices"), message, f"make base.batch a multiple of {devices}")
 
 
 def _name(top: Section) -> str:

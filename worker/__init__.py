@@ -1,1 +1,1 @@
-"""The worker: pulls a candidate, trains it on one device, posts metrics and fitness back."""
+"""The worker: pulls a candidate, trains it on a device or several, posts metrics and fitness back."""

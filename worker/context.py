@@ -1,4 +1,4 @@
-"""What a trainer is given, and the numbers it may hand back."""
+"""What a trainer is given, and what it hands back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from worker.errors import Cancelled, TrainingFailed
 
@@ -15,6 +15,15 @@ MOST_METRICS = 64  # the protocol's limit
 _PROGRESS_EVERY_S = 0.2
 
 Say = Callable[[dict[str, Any]], None]
+
+
+class Trained(NamedTuple):
+    """``seconds``, ``data_hash`` and ``weights_hash`` are None where the trainer does not know them."""
+
+    metrics: Any
+    seconds: float | None = None
+    data_hash: str | None = None
+    weights_hash: str | None = None
 
 
 @dataclass

@@ -41,16 +41,30 @@ def parse_devices(text: str) -> list[Device]:
             match = re.fullmatch(rf"\s*({_NAME}(?:\+{_NAME})*)(?:\*(\d{{1,3}}))?\s*", part)
             if not match:
                 raise ValueError(f"'{part}' is no device; write cpu, cpu*8, cuda:0, cuda:0,cuda:1, cuda:0+cuda:1 or all")
+            _team(match[1].split("+"))
             names += [match[1]] * int(match[2] or 1)
     if not names:
         raise ValueError("no device; write cpu, cuda:0 or all")
     return _labelled(names)
 
 
+def _team(names: Sequence[str]) -> None:
+    """Raises ValueError where these devices cannot train one candidate together."""
+    if len({name.partition(":")[0] for name in names}) > 1:
+        raise ValueError(f"'{'+'.join(names)}' mixes kinds of devices; write cpu+cpu or cuda:0+cuda:1")
+    if names[0] != "cpu" and len(set(names)) < len(names):
+        raise ValueError(f"'{'+'.join(names)}' names a device twice; write each once, such as cuda:0+cuda:1")
+
+
 def environment_for(device: Device, environment: Mapping[str, str]) -> dict[str, str]:
-    """What a training process inherits. On a CPU every process has one thread: cores are shared by starting more processes."""
-    threads = dict.fromkeys(_THREADS, "1") if device.name == "cpu" else {}
-    return {**environment, "PYTHONUNBUFFERED": "1", **threads}
+    """What a training process inherits. On a CPU every process has one thread: cores are shared by starting more processes.
+
+    Processes that train together are all on this machine, so they need no network but the loopback.
+    """
+    names = device.name.split("+")
+    threads = dict.fromkeys(_THREADS, "1") if set(names) == {"cpu"} else {}
+    loopback = {"GLOO_SOCKET_IFNAME": "lo"} if len(names) > 1 and sys.platform == "linux" else {}
+    return {**loopback, **environment, "PYTHONUNBUFFERED": "1", **threads}
 
 
 def missing_for_detector() -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import queue
 import shutil
-import signal
 import threading
 import time
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from hypevolve.errors import HypevolveError, ServerFault, Unreachable
 from hypevolve.hashes import hyp_hash
 from worker.checkpoints import CheckpointRelay, Written, fetch
 from worker.contact import Contact
+from worker.death import ending
 from worker.devices import Device
 from worker.epochs import EpochRelay
 from worker.errors import CannotWork
@@ -278,7 +278,7 @@ class Slot(threading.Thread):
             elif isinstance(item, Died) and item.process == self._process.pid:
                 tail = self._process.tail()
                 self._process.kill()
-                return wanted_end or _death(item.status, tail)
+                return wanted_end or ending(item.status, "the training process", tail)
             elif isinstance(item, Said) and item.process == self._process.pid and item.message.get("token") == lease.token:
                 heard_at = time.monotonic()
                 end = self._heed(item.message, ears)
@@ -346,14 +346,3 @@ class Slot(threading.Thread):
     def _tell(self, lease: messages.Lease, kind: Any, body: dict[str, Any], epochs: list[dict[str, Any]] | None = None) -> None:
         self._desk.spool.put(Parcel.about(kind, self._desk.spool.url, lease, body, epochs or []))
         self._desk.sender.wake()
-
-
-def _death(status: int, tail: str) -> dict[str, Any]:
-    """What the death of a training process means for its candidate."""
-    name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-    if -status in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        return {"say": "interrupted", "detail": name}
-    if -status == signal.SIGKILL:
-        cause = "the training process was killed (SIGKILL), most likely for want of memory"
-        return {"say": "failed", "kind": "oom", "detail": f"{cause}\n{tail}".strip()}
-    return {"say": "failed", "kind": "crash", "detail": f"{tail}\nthe training process died ({name})".strip()}

@@ -49,7 +49,10 @@ def main() -> None:
 
 
 def run(assignment: Mapping[str, Any], say: Say, cancelled: threading.Event) -> dict[str, Any]:
-    """Train once and say how it ended: done, failed, cancelled, interrupted or not_installed. Raises nothing."""
+    """Train once and say how it ended: done, failed, cancelled, interrupted or not_installed. Raises nothing.
+
+    An assignment with a ``rank`` is a part of what another process leads (``worker.crew``); it ends without metrics.
+    """
     began = time.monotonic()
     scratch = Path(assignment["dir"])
     devices = assignment["device"].split("+")
@@ -69,6 +72,11 @@ def run(assignment: Mapping[str, Any], say: Say, cancelled: threading.Event) -> 
         data_hash=assignment["data_hash"],
     )
     try:
+        if "rank" in assignment:
+            from worker import builtin
+
+            builtin.join(context, assignment["rank"], assignment["size"], Path(assignment["place"]))
+            return {"say": "done"}
         return _train(assignment, context, began)
     except Cancelled:
         return {"say": "cancelled"}
@@ -160,7 +168,7 @@ class _Desk:
     def _listen(self) -> None:
         for line in self._commands:
             command = json.loads(line)
-            if command["do"] in ("train", "examine"):
+            if command["do"] in ("train", "join", "examine"):
                 self._token = command["token"]
                 self.cancelled.clear()
                 self._assignments.put(command)

@@ -241,10 +241,13 @@ def test_only_workers_that_have_what_a_campaign_requires_are_served(api: Any) ->
     assert api.ask(devices=two) == []  # one that never registered has no labels
 
 
-def test_the_built_in_detector_trains_on_one_device(api: Any) -> None:
-    body = {"name": "x", "base": {"epochs": 1}, "lease": {"requires": {"devices": 2}}}
+def test_the_built_in_detector_shares_its_batch_evenly_among_devices(api: Any) -> None:
+    body = {"name": "x", "base": {"epochs": 1, "batch": 10}, "lease": {"requires": {"devices": 4}}}
     answer = api.http.post("/api/v1/campaigns", json=body)
     assert (answer.status_code, answer.json()["errors"][0]["key"]) == (422, "lease.requires.devices")
+    assert "base.batch 10 cannot be shared evenly" in answer.text
+    body["lease"]["requires"]["devices"] = 5
+    assert api.http.post("/api/v1/campaigns", json=body).status_code == 201
 
 
 # ---- workers -----------------------------------------------------------------------------------------------------------------

@@ -124,8 +124,8 @@ class Coordinator:
     def of(self, pattern: str) -> list[Asked]:
         return [asked for asked in list(self.asked) if re.search(pattern, f"{asked.method} {asked.path}")]
 
-    def wait_for(self, pattern: str, count: int = 1) -> Asked:
-        until(lambda: len(self.of(pattern)) >= count, f"{count} x {pattern} among {[a[:2] for a in self.asked]}")
+    def wait_for(self, pattern: str, count: int = 1, within_s: float = DEADLINE_S) -> Asked:
+        until(lambda: len(self.of(pattern)) >= count, f"{count} x {pattern}", within_s)
         return self.of(pattern)[count - 1]
 
 
@@ -146,8 +146,8 @@ class Worker:
         return self.process.wait(DEADLINE_S)
 
 
-def until(condition: Callable[[], Any], what: str) -> Any:
-    end = time.monotonic() + DEADLINE_S
+def until(condition: Callable[[], Any], what: str, within_s: float = DEADLINE_S) -> Any:
+    end = time.monotonic() + within_s
     while time.monotonic() < end:
         if found := condition():
             return found
@@ -370,6 +370,49 @@ def test_kill_9_leaves_no_process_and_the_next_start_releases_the_lease(
     assert worker.ends() == 0, worker.log
     released = sorted(asked.path for asked in coordinator.of("DELETE"))
     assert released == [f"/api/v1/leases/token{n}?reason=worker_restarted" for n in (0, 1)]
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
+
+
+def test_a_process_of_a_team_that_dies_ends_its_candidate_and_leaves_nothing(
+    coordinator: Coordinator, start: Callable[..., Worker], tmp_path: Path
+):
+    pytest.importorskip("torch")
+    from detector import digits
+
+    data = str(digits.write(tmp_path / "digits", counts={"train": 8, "val": 4}))
+    hyp = {"lr0": 0.01, "warmup_epochs": 0.0}
+    lease = {"trainer": {"kind": "detector"}, "hyp": hyp, "hyp_hash": hyp_hash(hyp)}
+    lease["base"] = {"data": data, "imgsz": 64, "batch": 8, "val_every": 1}
+    torch_s = 120.0  # processes load torch first
+
+    def offer(epochs: int) -> None:
+        coordinator.offer("", tmp_path, **lease, epochs=epochs)
+
+    def team(token: str) -> tuple[int, int]:
+        coordinator.wait_for(f"POST .*{token}/epochs", within_s=torch_s)
+        (leader,) = children(worker.process.pid)
+        (member,) = children(leader)
+        return leader, member
+
+    offer(100_000)
+    worker = start("--devices", "cpu+cpu")
+    assert coordinator.wait_for("POST .*/leases$").body["devices"] == ["cpu", "cpu"]
+    _, member = team("token0")
+    offer(1)
+    os.kill(member, signal.SIGKILL)
+    failure = coordinator.wait_for("POST .*token0/failure").body
+    assert failure["kind"] == "oom"
+    assert failure["detail"].startswith("rank 1 (cpu) was killed (SIGKILL)")
+    coordinator.wait_for("PUT .*token1/result", within_s=torch_s)  # with a new process in its place
+    offer(100_000)
+    leader, other = team("token2")
+    assert other != member
+    worker.process.kill()
+    worker.process.wait()
+    until(lambda: gone(leader) and gone(other), "the end of every process")
 
 
 @pytest.mark.parametrize("body", [FOR_EVER, "ctx.progress(0)\n" + "time.sleep(300)"])

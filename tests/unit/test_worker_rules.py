@@ -20,13 +20,15 @@ from worker.gate import Gate
         ("cpu*3", [("cpu0", "cpu"), ("cpu1", "cpu"), ("cpu2", "cpu")]),
         ("cuda:0, cuda:1", [("cuda0", "cuda:0"), ("cuda1", "cuda:1")]),
         ("cuda:0,cuda:0", [("cuda0", "cuda:0"), ("cuda0-2", "cuda:0")]),
+        ("cuda:0+cuda:1", [("cuda0+cuda1", "cuda:0+cuda:1")]),
+        ("cpu+cpu*2", [("cpu+cpu", "cpu+cpu"), ("cpu+cpu-2", "cpu+cpu")]),
     ],
 )
 def test_devices(text: str, devices: list[tuple[str, str]]):
     assert parse_devices(text) == devices
 
 
-@pytest.mark.parametrize("text", ["", "gpu", "cpu,,cpu", "cpu*0", "0"])
+@pytest.mark.parametrize("text", ["", "gpu", "cpu,,cpu", "cpu*0", "0", "cpu+cuda:0", "cuda:0+cuda:0", "mps+mps"])
 def test_what_is_no_device_is_refused_with_a_remedy(text: str):
     with pytest.raises(ValueError, match="write"):
         parse_devices(text)
@@ -34,6 +36,7 @@ def test_what_is_no_device_is_refused_with_a_remedy(text: str):
 
 def test_a_process_on_a_cpu_has_one_thread():
     assert environment_for(Device("cpu0", "cpu"), {"OMP_NUM_THREADS": "8", "HOME": "h"})["OMP_NUM_THREADS"] == "1"
+    assert environment_for(Device("cpu+cpu", "cpu+cpu"), {"OMP_NUM_THREADS": "8"})["OMP_NUM_THREADS"] == "1"
     assert environment_for(Device("cuda0", "cuda:0"), {"OMP_NUM_THREADS": "8"})["OMP_NUM_THREADS"] == "8"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from evolution.campaign_reader import PLACEHOLDERS
+from evolution.campaign_reader import DETECTOR_BATCH, PLACEHOLDERS
 from hypevolve.hashes import hyp_hash
 from worker.training import run
 
@@ -269,3 +269,14 @@ def test_the_genes_that_stand_for_keys_of_the_scenario_have_its_values():
 
     assert SCENARIO_GENES["optimizer"] == scenario.OPTIMIZERS
     assert set(SCENARIO_GENES) <= {field.name for field in dataclasses.fields(scenario.Scenario)}
+    assert scenario.Scenario(data="x").batch == DETECTOR_BATCH
+
+
+@pytest.mark.parametrize(("batch", "devices", "size"), [(16, 1, 1), (16, 2, 2), (16, 3, 2), (10, 4, 2), (9, 2, 1), (8, 8, 8)])
+def test_a_team_is_as_large_as_the_batch_can_be_shared(batch: int, devices: int, size: int):
+    pytest.importorskip("torch")
+    from detector.scenario import Scenario
+    from worker.builtin import team_size
+
+    assert team_size(["cuda:0"] * devices, Scenario(data="x", batch=batch)) == size
+    assert team_size(["mps"] * devices, Scenario(data="x", batch=batch)) == 1
