@@ -1,4 +1,7 @@
-"""Changes to a campaign that runs: bounds, gains and fixed genes. Rows outside new bounds still inform; children are inside."""
+"""Changes to a campaign that runs: bounds, gains, fixed genes, weights of fitness.
+
+Rows outside new bounds still inform; children are inside.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from evolution.campaign import Campaign
+from evolution.campaign_reader import read_weights
 from evolution.problems import Findings, InvalidCampaign, nearest
+from evolution.sections import Section
 from evolution.space import Gene, Space
 from evolution.space_reader import FORMATS, Entry, read_entry
 
@@ -60,4 +65,16 @@ def _changed(findings: Findings, gene: Gene, entry: Entry) -> Gene:
     return replace(gene, gain=gain, lower=lower, upper=upper, start=min(max(start, lower), upper))
 
 
-__all__ = ["InvalidCampaign", "with_space"]
+def checked_weights(weights: Mapping[str, Any]) -> dict[str, float]:
+    """Weights of fitness, in the order of ``METRICS``.
+
+    Raises:
+        InvalidCampaign: with every problem.
+    """
+    findings = Findings("request")
+    checked = read_weights(Section(findings, {"fitness": weights}))
+    findings.refuse()
+    return checked
+
+
+__all__ = ["InvalidCampaign", "checked_weights", "with_space"]

@@ -61,7 +61,7 @@ def read_fields(findings: Findings, value: Any, open_file: OpenFile | None) -> d
     else:
         fields["space"], fields["notes"] = file_genes(top, lineage, own_genes, fields["base"], open_file)
     space_is_sound = len(findings.problems) == before
-    fields["weights"] = _weights(top)
+    fields["weights"] = read_weights(top)
     fields |= _evolve(top, fields["space"] if space_is_sound else None)
     fields |= read_budget(top)
     retries = top.section("retries")
@@ -168,7 +168,8 @@ def _notes(top: Section) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _weights(top: Section) -> dict[str, float]:
+def read_weights(top: Section) -> dict[str, float]:
+    """The weights under ``fitness``; the default ones where it is absent."""
     section = top.section("fitness")
     if "fitness" not in top:
         return dict(WEIGHTS)

@@ -14,6 +14,8 @@ app = typer.Typer(rich_markup_mode=None)
 CampaignPath = Annotated[Path, typer.Argument(metavar="CAMPAIGN.yaml", help="A campaign file.")]
 CampaignName = Annotated[str, typer.Argument(metavar="NAME", help="A campaign of the coordinator.")]
 Numbers = Annotated[list[int] | None, typer.Argument(metavar="[NUMBER]...", help="Of candidates.")]
+WEIGHTS = "METRIC=WEIGHT,..."
+JudgedBy = Annotated[str | None, typer.Option("--fitness", metavar=WEIGHTS, help="Judge by these weights, not the campaign's.")]
 Limit = Annotated[str | None, typer.Option(metavar="LIMIT", help="none takes it away; a deadline is 2026-12-24T18:00+01:00.")]
 
 
@@ -88,9 +90,12 @@ def edit(
     bounds: Annotated[list[str], typer.Option(metavar="GENE=LOWER:UPPER", help="New bounds; may be repeated.")] = [],  # noqa: B006
     fix: Annotated[list[str], typer.Option(metavar="GENE[=VALUE]", help="Keep a gene where it is, or at a value.")] = [],  # noqa: B006
     free: Annotated[list[str], typer.Option(metavar="GENE", help="Let a gene move.")] = [],  # noqa: B006
+    fitness: Annotated[
+        str | None, typer.Option(metavar=WEIGHTS, help="Judge every result by these weights; nothing is trained again.")
+    ] = None,
 ) -> None:
-    """Change the bounds of genes while a campaign runs, fix some or let others move. Earlier rows still inform."""
-    steering.edit(context.obj, name, bounds, fix, free)
+    """Change bounds while a campaign runs, fix genes, let others move, judge by other weights. Earlier rows still inform."""
+    steering.edit(context.obj, name, bounds, fix, free, fitness)
 
 
 @app.command()
@@ -131,9 +136,10 @@ def best(
     name: CampaignName,
     n: Annotated[int, typer.Option("-n", min=1, max=100, help="How many.")] = 5,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the best hyp set here; - is stdout.")] = None,
+    fitness: JudgedBy = None,
 ) -> None:
     """Rank the best candidates, at any time; with -o also take the best hyp set."""
-    online.best(context.obj, name, n, output)
+    online.best(context.obj, name, n, output, fitness)
 
 
 @app.command()
@@ -142,9 +148,10 @@ def export(
     name: CampaignName,
     form: Annotated[str, typer.Option("--format", help=f"{', '.join(online.FILES)}.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: the usual name; - is stdout.")] = None,
+    fitness: JudgedBy = None,
 ) -> None:
     """Write the results as a file that users of yolov5 know."""
-    online.export(context.obj, name, form, output)
+    online.export(context.obj, name, form, output, fitness)
 
 
 @app.command()

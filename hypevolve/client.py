@@ -23,6 +23,10 @@ __all__ = ["FOREVER", "ONCE", "PEOPLE", "Client", "RetryPolicy"]
 _PIECE = 1 << 20  # bytes of a checkpoint in memory at once
 
 
+def _judged_by(weights: Mapping[str, float] | None) -> dict[str, str]:
+    return {"fitness": ",".join(f"{metric}={weight!r}" for metric, weight in weights.items())} if weights else {}
+
+
 class _Ranking(RootModel[list[messages.Candidate]]):
     pass
 
@@ -167,6 +171,10 @@ class Client(Connection):
         """Breed within other bounds from the next candidate on."""
         return read(self._send("PATCH", f"/campaigns/{part(name)}/space", body={"space": dict(space)}), messages.Campaign)
 
+    def change_fitness(self, name: str, weights: Mapping[str, float]) -> messages.Campaign:
+        """Judge every result of a campaign by other weights, those to come too."""
+        return read(self._send("PUT", f"/campaigns/{part(name)}/fitness", body={"weights": dict(weights)}), messages.Campaign)
+
     def enqueue(self, name: str, hyps: Sequence[Mapping[str, Any]]) -> list[int]:
         """Train hyp sets of one's own next, within the budget; their numbers."""
         body = messages.Enqueue(request_id=uuid.uuid4(), hyps=[dict(hyp) for hyp in hyps])
@@ -206,21 +214,25 @@ class Client(Connection):
     def epochs(self, name: str, number: int) -> messages.EpochCurve:
         return read(self._send("GET", f"/campaigns/{part(name)}/candidates/{number}/epochs"), messages.EpochCurve)
 
-    def best(self, name: str, n: int = 1) -> list[messages.Candidate]:
-        """The ``n`` best candidates, best first."""
-        return read(self._send("GET", f"/campaigns/{part(name)}/best", params={"n": n}), _Ranking).root
+    def best(self, name: str, n: int = 1, weights: Mapping[str, float] | None = None) -> list[messages.Candidate]:
+        """The ``n`` best candidates, best first; by other ``weights`` than the campaign's, if any."""
+        return read(self._send("GET", f"/campaigns/{part(name)}/best", params={"n": n, **_judged_by(weights)}), _Ranking).root
 
     def insight(self, name: str) -> messages.Insight:
         """What a campaign has learned."""
         return read(self._send("GET", f"/campaigns/{part(name)}/insight"), messages.Insight)
 
-    def text(self, name: str, file: str) -> str:
-        """A text file of a campaign: ``hyp_evolved.yaml``, ``evolve.csv``, ``evolve.txt``."""
-        return self._send("GET", f"/campaigns/{part(name)}/{part(file)}", headers={"Accept": "*/*"}).text
+    def text(self, name: str, file: str, weights: Mapping[str, float] | None = None) -> str:
+        """A text file of a campaign: ``hyp_evolved.yaml``, ``evolve.csv``, ``evolve.txt``; by other ``weights``, if any."""
+        return self._file(name, file, weights).text
 
-    def binary(self, name: str, file: str) -> bytes:
-        """A binary file of a campaign: ``evolve.png``."""
-        return self._send("GET", f"/campaigns/{part(name)}/{part(file)}", headers={"Accept": "*/*"}).content
+    def binary(self, name: str, file: str, weights: Mapping[str, float] | None = None) -> bytes:
+        """A binary file of a campaign: ``evolve.png``; by other ``weights``, if any."""
+        return self._file(name, file, weights).content
+
+    def _file(self, name: str, file: str, weights: Mapping[str, float] | None) -> httpx.Response:
+        path, headers = f"/campaigns/{part(name)}/{part(file)}", {"Accept": "*/*"}
+        return self._send("GET", path, params=_judged_by(weights), headers=headers)
 
     def workers(self) -> list[messages.Worker]:
         return read(self._send("GET", "/workers"), messages.WorkerList).items

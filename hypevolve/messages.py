@@ -326,6 +326,12 @@ class ChangeSpace(Request):
     space: dict[str, Any]
 
 
+class ChangeFitness(Request):
+    """Weights of fitness by metric, ``{map50: 0.1, map50_95: 0.9}``; a metric left out has none."""
+
+    weights: dict[str, Any]
+
+
 class Retried(Answer):
     """How many failed candidates are offered again."""
 

@@ -168,15 +168,35 @@ def budget_words(campaign: messages.Campaign) -> str:
     return ", ".join(parts)
 
 
-def best(output: Output, name: str, n: int, file: Path | None) -> None:
-    """The best candidates; with ``file`` also the best hyp set, written there ('-' is stdout, without the table)."""
+def weights(written: str) -> dict[str, float]:
+    """The weights of ``map50=0.1,map50_95=0.9``; whether they are any good is for the coordinator to say.
+
+    Raises:
+        CommandFailed: they cannot be read.
+    """
+    found = {}
+    for part in written.split(","):
+        metric, _, weight = part.partition("=")
+        try:
+            found[metric.strip()] = float(weight)
+        except ValueError:
+            raise CommandFailed(f"--fitness {written}: write METRIC=WEIGHT, such as map50=0.1,map50_95=0.9", 2) from None
+    return found
+
+
+def best(output: Output, name: str, n: int, file: Path | None, fitness: str | None = None) -> None:
+    """The best candidates; with ``file`` also the best hyp set, written there ('-' is stdout, without the table).
+
+    ``fitness`` are weights to judge by instead of the campaign's.
+    """
+    judged_by = None if fitness is None else weights(fitness)
     with connect(output) as client:
-        text = client.text(name, FILES["hyp-yaml"]) if file is not None else ""
+        text = client.text(name, FILES["hyp-yaml"], judged_by) if file is not None else ""
         if file is not None and str(file) == "-":
             sys.stdout.write(text)
             return
         campaign = client.campaign(name)
-        ranking = client.best(name, n)
+        ranking = client.best(name, n, judged_by)
     if file is not None:
         _write(output, file, text.encode())
     if output.json:
@@ -185,6 +205,8 @@ def best(output: Output, name: str, n: int, file: Path | None) -> None:
     if not ranking:
         raise CommandFailed(f"no candidate of '{name}' has finished yet, so there is none to rank", campaign_file.NOT_FOUND)
     default = campaign.default.fitness if campaign.default else None
+    if judged_by is not None and campaign.default and campaign.default.metrics:
+        default = sum(weight * campaign.default.metrics.get(metric, 0.0) for metric, weight in judged_by.items())
     output.table([best_row(rank, candidate, default) for rank, candidate in enumerate(ranking, 1)], BEST_COLUMNS)
 
 
@@ -203,13 +225,15 @@ def best_row(rank: int, candidate: messages.Candidate, default: float | None) ->
     }
 
 
-def export(output: Output, name: str, form: str, file: Path | None) -> None:
-    """One file of a campaign, as the coordinator writes it."""
+def export(output: Output, name: str, form: str, file: Path | None, fitness: str | None = None) -> None:
+    """One file of a campaign, as the coordinator writes it; judged by the weights ``fitness``, if any."""
     if form not in FILES:
         raise CommandFailed(f"--format '{form}' is unknown; known: {', '.join(FILES)}", 2)
+    if fitness is not None and form == "evolve-csv":
+        raise CommandFailed("evolve.csv has metrics alone, in the order of candidates; --fitness would change nothing of it", 2)
     target = file or Path(FILES[form])
     with connect(output) as client:
-        content = client.binary(name, FILES[form]) if form == "evolve-png" else client.text(name, FILES[form]).encode()
+        content = client.binary(name, FILES[form], None if fitness is None else weights(fitness))
     if str(target) == "-":
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()

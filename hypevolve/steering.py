@@ -1,4 +1,4 @@
-"""Commands that change a campaign while it runs: the bounds of genes, hyp sets of one's own, earlier results."""
+"""Commands that change a campaign while it runs: bounds, weights of fitness, hyp sets of one's own, earlier results."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hypevolve import programs
+from hypevolve import online, programs
 from hypevolve.campaign_file import INVALID, NOT_FOUND
 from hypevolve.console import CommandFailed, Output
 from hypevolve.online import connect
+from hypevolve.progress import best_words
 
 USAGE = 2
 
 
-def edit(output: Output, name: str, bounds: Sequence[str], fix: Sequence[str], free: Sequence[str]) -> None:
-    """Change the bounds of genes (``lr0=1e-4:1e-2``), fix some (``box``, ``box=0.05``), let others move.
+def edit(
+    output: Output, name: str, bounds: Sequence[str], fix: Sequence[str], free: Sequence[str], fitness: str | None
+) -> None:
+    """Change the bounds of genes (``lr0=1e-4:1e-2``), fix some (``box``, ``box=0.05``), let others move; weigh metrics anew.
 
     Raises:
         CommandFailed: an argument cannot be read.
@@ -34,14 +37,19 @@ def edit(output: Output, name: str, bounds: Sequence[str], fix: Sequence[str], f
             space[gene]["start"] = _value(value)
     for gene in free:
         space.setdefault(gene, {})["gain"] = 1.0
-    if not space:
-        raise CommandFailed("nothing to change; give --bounds, --fix or --free", USAGE)
+    weights = None if fitness is None else online.weights(fitness)
+    if not space and weights is None:
+        raise CommandFailed("nothing to change; give --bounds, --fix, --free or --fitness", USAGE)
     with connect(output) as client:
-        campaign = client.change_space(name, space)
+        if space:
+            campaign = client.change_space(name, space)
+            output.say(f"{name} breeds within them from the next candidate on: {', '.join(space)}")
+        if weights is not None:
+            campaign = client.change_fitness(name, weights)
+            formula = " + ".join(f"{weight:g}*{metric}" for metric, weight in campaign.weights.items() if weight)
+            output.say(f"{name} is judged by {formula}; {best_words(campaign)}")
     if output.json:
         output.document(campaign.model_dump(mode="json"))
-    else:
-        output.say(f"{name} breeds within them from the next candidate on: {', '.join(space)}")
 
 
 def enqueue_file(output: Output, name: str, path: Path) -> None:

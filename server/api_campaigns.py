@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -12,9 +13,10 @@ from sqlalchemy import Connection, text
 
 from evolution import result_files
 from evolution.campaign import Campaign
+from evolution.fitness import fitness as judge
 from evolution.strategy import OptionError
 from hypevolve import messages
-from server import campaigns, candidates, changes, events, insights, steering, strategies
+from server import campaigns, candidates, changes, events, insights, judging, steering, strategies
 from server.access import needs
 from server.caller import VISIBLE, acting, visible
 from server.coordinator import coordinator_of
@@ -26,6 +28,10 @@ router = APIRouter(tags=["campaigns"])
 T = TypeVar("T")
 
 Number = Annotated[int, Path(ge=-(2**31), lt=2**31)]  # what the database can hold
+Weights = Annotated[
+    str | None,
+    Query(max_length=200, description="Judge by these weights instead of the campaign's: `map50=0.1,map50_95=0.9`."),
+]
 
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 
@@ -172,6 +178,12 @@ async def change_space(request: Request, name: str, body: messages.ChangeSpace) 
     return await _store(request, work)
 
 
+@router.put("/campaigns/{name}/fitness", dependencies=[needs("operator")])
+async def change_fitness(request: Request, name: str, body: messages.ChangeFitness) -> messages.Campaign:
+    """Judge every result by other weights, those to come too. Metrics are stored, so nothing is trained again."""
+    return await _steer(request, name, lambda c: changes.change_fitness(c, name, body.weights))
+
+
 @router.post("/campaigns/{name}/candidates", status_code=201, dependencies=[needs("operator")])
 async def enqueue(request: Request, name: str, body: messages.Enqueue) -> messages.Enqueued:
     """Train hyp sets of one's own next, within the budget."""
@@ -257,9 +269,12 @@ async def list_events(
 
 
 @router.get("/campaigns/{name}/best", dependencies=[needs("read")])
-async def best(request: Request, name: str, n: Annotated[int, Query(ge=1, le=100)] = 1) -> list[messages.Candidate]:
+async def best(
+    request: Request, name: str, n: Annotated[int, Query(ge=1, le=100)] = 1, fitness: Weights = None
+) -> list[messages.Candidate]:
     """The fittest candidates, the best first."""
-    return await _store(request, lambda c: candidates.best(c, campaigns.find(c, name).id, n))
+    weights = judging.read_weights(fitness)
+    return await _store(request, lambda c: candidates.best(c, campaigns.find(c, name).id, n, weights))
 
 
 @router.get("/campaigns/{name}/insight", dependencies=[needs("read")])
@@ -276,15 +291,26 @@ def _file(media_type: str) -> dict[str, Any]:
     return {"response_class": Response, "responses": {200: {"content": content}}, "dependencies": [needs("read")]}
 
 
-def _rows(connection: Connection, name: str) -> tuple[Campaign, list[result_files.ResultRow]]:
-    row = campaigns.find(connection, name)
-    return Campaign.from_document(row.document), list(candidates.finished(connection, row.id))
+async def _results(request: Request, name: str, fitness: str | None = None) -> tuple[Campaign, list[result_files.ResultRow]]:
+    """A campaign and its results, both judged by the weights of the query, if any."""
+    weights = judging.read_weights(fitness)
+
+    def work(connection: Connection) -> tuple[Campaign, list[result_files.ResultRow]]:
+        row = campaigns.find(connection, name)
+        campaign = Campaign.from_document(row.document)
+        if weights is None:
+            return campaign, list(candidates.finished(connection, row.id))
+        judging.refuse_unweighable(connection, row.id, weights)
+        rows = candidates.finished(connection, row.id)
+        return replace(campaign, weights=weights), [replace(r, fitness=judge(r.metrics, weights)) for r in rows]
+
+    return await _store(request, work)
 
 
 @router.get("/campaigns/{name}/hyp_evolved.yaml", **_file("application/yaml"))
-async def hyp_evolved(request: Request, name: str) -> Any:
+async def hyp_evolved(request: Request, name: str, fitness: Weights = None) -> Any:
     """The best hyp set so far, as the file that `train.py --hyp` takes."""
-    campaign, rows = await _store(request, lambda c: _rows(c, name))
+    campaign, rows = await _results(request, name, fitness)
     if not rows:
         raise NotFound("no-result", f"no candidate of '{name}' has finished yet, so there is no best hyp set")
     fittest = max(rows, key=lambda row: (row.fitness, -row.number))
@@ -295,30 +321,30 @@ async def hyp_evolved(request: Request, name: str) -> Any:
 @router.get("/campaigns/{name}/evolve.csv", **_file("text/csv"))
 async def evolve_csv(request: Request, name: str) -> Any:
     """Every done candidate in yolov5's `evolve.csv` layout, by number."""
-    campaign, rows = await _store(request, lambda c: _rows(c, name))
+    campaign, rows = await _results(request, name)
     return PlainTextResponse(result_files.evolve_csv(campaign.space, rows), media_type="text/csv")
 
 
 @router.get("/campaigns/{name}/evolve.txt", **_file("text/plain"))
-async def evolve_txt(request: Request, name: str) -> Any:
+async def evolve_txt(request: Request, name: str, fitness: Weights = None) -> Any:
     """Every done candidate in the older `evolve.txt` layout of its lineage: no header, the fittest first."""
-    campaign, rows = await _store(request, lambda c: _rows(c, name))
+    campaign, rows = await _results(request, name, fitness)
     return PlainTextResponse(result_files.evolve_txt(campaign.space, rows, campaign.lineage))
 
 
 @router.get("/campaigns/{name}/tune_results.ndjson", **_file("application/x-ndjson"))
-async def tune_results(request: Request, name: str) -> Any:
+async def tune_results(request: Request, name: str, fitness: Weights = None) -> Any:
     """Every done candidate as a line of ultralytics' `tune_results.ndjson`."""
-    campaign, rows = await _store(request, lambda c: _rows(c, name))
+    campaign, rows = await _results(request, name, fitness)
     body = result_files.tune_results(campaign.space, rows, str(campaign.base.get("data", campaign.name)))
     return PlainTextResponse(body, media_type="application/x-ndjson")
 
 
 @router.get("/campaigns/{name}/evolve.png", **_file("image/png"))
-async def evolve_picture(request: Request, name: str) -> Any:
+async def evolve_picture(request: Request, name: str, fitness: Weights = None) -> Any:
     """A panel per gene: value against fitness, colour = density, the best marked."""
     coordinator = coordinator_of(request)
-    campaign, rows = await _store(request, lambda c: _rows(c, name))
+    campaign, rows = await _results(request, name, fitness)
     if not rows:
         raise NotFound("no-result", f"no candidate of '{name}' has finished yet, so there is nothing to draw")
     png = await coordinator.drawing(lambda: evolve_png(campaign.space, rows, title=campaign.name))

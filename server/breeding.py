@@ -37,7 +37,7 @@ from evolution.strategy import (
 )
 from hypevolve import messages
 from hypevolve.hashes import hyp_hash
-from server import changes, events, leases
+from server import changes, events, judging, leases
 from server.budget import OPEN
 from server.caller import Caller, acting, speaking_for
 from server.database import Database
@@ -56,6 +56,7 @@ class _Snapshot(NamedTuple):
     strategy: Strategy
     history: History
     left: int  # of the budget
+    revision: int  # of space and fitness
 
     @property
     def number(self) -> int:
@@ -185,7 +186,7 @@ class _Hyps:
 _HYPS = text("select id, hyp from candidate where id = any(:ids)")
 
 
-_CAMPAIGN = text("select document::text as document, bred, candidates from campaign where id = :id")
+_CAMPAIGN = text("select document::text as document, bred, candidates, revision from campaign where id = :id")
 
 
 def _snapshot(connection: Connection, campaign_id: int, hyps: _Hyps) -> _Snapshot | None:
@@ -195,7 +196,7 @@ def _snapshot(connection: Connection, campaign_id: int, hyps: _Hyps) -> _Snapsho
         return None
     campaign, strategy = _parsed(row.document)
     history = _history(connection, campaign_id, row.bred, strategy.needs, campaign.space, hyps)
-    return _Snapshot(campaign_id, campaign, strategy, history, row.candidates - row.bred)
+    return _Snapshot(campaign_id, campaign, strategy, history, row.candidates - row.bred, row.revision)
 
 
 # What a strategy may need to see, each a walk along one index that ends at its limit.
@@ -275,7 +276,7 @@ def _child(snapshot: _Snapshot, history: History, rng: np.random.Generator, draw
 # locked row; the twins are as old as the statement, but whoever bred a candidate since then has changed ``bred`` too.
 _LOCK = text(
     f"""
-    select c.bred, c.candidates, {OPEN} as open,
+    select c.bred, c.candidates, c.revision, {OPEN} as open,
            array(select hyp_hash from candidate where campaign_id = :id and hyp_hash = any(:hashes)) as twins,
            exists (select 1 from attempt a join unnest(cast(:requests as uuid[]), cast(:slots as int[])) as w (request, slot)
                    on a.request_id = w.request and a.request_slot = w.slot) as repeated
@@ -307,7 +308,8 @@ def _insert(connection: Connection, snapshot: _Snapshot, children: Sequence[_Chi
     row = connection.execute(_LOCK, {"id": snapshot.campaign_id, "hashes": hashes, **asked}).one()
     if not row.repeated and (not row.open or row.bred >= row.candidates):
         raise _Stopped
-    if row.repeated or row.bred != snapshot.number or row.bred + len(children) > row.candidates:
+    overtaken = row.bred != snapshot.number or row.revision != snapshot.revision
+    if row.repeated or overtaken or row.bred + len(children) > row.candidates:
         return None
     taken: set[str] = set(row.twins)
     new: list[dict[str, Any]] = []
@@ -348,6 +350,17 @@ def _find_granted(connection: Connection, wishes: Sequence[_Wish]) -> None:
         wish.granted = [lease for _, lease in found] if wish.slot in [slot for slot, _ in found] else []
 
 
+# Fitness as it was: by the weights before, where they have been changed since.
+_AS_JUDGED = text(
+    f"""
+    select k.number, k.hyp, case when w.weights = 'null' or k.state <> 'done' then k.fitness
+                                 else {judging.judged("w.weights", judging.METRICS_OF)} end as fitness
+    from candidate k left join result r on r.candidate_id = k.id and r.counts, (select cast(:weights as jsonb) as weights) w
+    where k.campaign_id = :id and k.number = any(:numbers)
+    """
+)
+
+
 def replay(connection: Connection, campaign: str, number: int) -> dict[str, Value]:
     """The hyp set of a bred candidate computed anew from the snapshot it was bred from, to audit a campaign."""
     row = connection.execute(
@@ -359,19 +372,14 @@ def replay(connection: Connection, campaign: str, number: int) -> dict[str, Valu
         ),
         {"campaign": campaign, "number": number},
     ).one()
-    document, before = row.document, changes.genes_of(connection, row.id, number)
-    if before is not None:
-        document = json.dumps(json.loads(document) | {"genes": before})
-    parsed, strategy = _parsed(document)
+    before = changes.as_bred(connection, row.id, number)
+    parsed, strategy = _parsed(json.dumps(json.loads(row.document) | before))
     seen = {number for part in _PARTS for number in row.bred_from[part]}
-    there = connection.execute(
-        text("select number, hyp, fitness from candidate where campaign_id = :id and number = any(:numbers)"),
-        {"id": row.id, "numbers": list(seen)},
-    )
+    there = connection.execute(_AS_JUDGED, {"id": row.id, "numbers": list(seen), "weights": json.dumps(before.get("fitness"))})
     rows = {r.number: r for r in there}
     parts = {part: [(n, parsed.space.encode(rows[n].hyp), rows[n].fitness) for n in row.bred_from[part]] for part in _PARTS}
     history = _as_history(number, parts)
-    snapshot = _Snapshot(row.id, parsed, strategy, history, 1)
+    snapshot = _Snapshot(row.id, parsed, strategy, history, left=1, revision=0)
     rng = candidate_rng(parsed.seed, number)
     for draws in range(1, row.bred_from["draws"] + 1):
         child = _child(snapshot, history, rng, draws)

@@ -43,6 +43,9 @@ def create(connection: Connection, campaign: Campaign) -> bool:
             remedy = "choose another name, or leave this as it was"
             if differing == ["budget.candidates"]:
                 remedy = f"`hypevolve extend {campaign.name} --candidates {campaign.candidates}` changes it"
+            elif all(key.startswith("fitness.") for key in differing):
+                weights = ",".join(f"{metric}={weight:g}" for metric, weight in campaign.weights.items())
+                remedy = f"`hypevolve edit {campaign.name} --fitness {weights}` changes it; nothing is trained again"
             elif all(key.startswith("budget.") or key in ("lease.priority", "lease.share") for key in differing):
                 remedy = f"`hypevolve extend {campaign.name}` changes it (hypevolve extend --help)"
             raise Conflict(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from evolution.fitness import fitness
 from evolution.result_files import ResultRow
 from hypevolve import messages
+from server import judging
 from server.errors import Invalid, NotFound
 
 _CANDIDATE = """
@@ -47,13 +50,26 @@ def find(connection: Connection, campaign: Row[Any], number: int) -> messages.Ca
     return found
 
 
-def best(connection: Connection, campaign_id: int, n: int) -> list[messages.Candidate]:
-    """The ``n`` fittest that this campaign trained, ties by number."""
+def best(
+    connection: Connection, campaign_id: int, n: int, weights: Mapping[str, float] | None = None
+) -> list[messages.Candidate]:
+    """The ``n`` fittest that this campaign trained, ties by number; by ``weights`` other than its own every row is looked at.
+
+    Raises:
+        Invalid: a result lacks a metric that has a weight.
+    """
+    by = "k.fitness"
+    if weights is not None:
+        judging.refuse_unweighable(connection, campaign_id, weights)
+        by = judging.judged("cast(:weights as jsonb)", judging.METRICS_OF)
     rows = connection.execute(
-        text(_CANDIDATE + " and k.state = 'done' and k.number >= 0 order by k.fitness desc, k.number limit :n"),
-        {"campaign": campaign_id, "n": n},
+        text(_CANDIDATE + f" and k.state = 'done' and k.number >= 0 order by {by} desc, k.number limit :n"),
+        {"campaign": campaign_id, "n": n, "weights": json.dumps(weights)},
     )
-    return [_candidate(row) for row in rows]
+    found = [_candidate(row) for row in rows]
+    if weights is None:
+        return found
+    return [one.model_copy(update={"fitness": fitness(one.metrics or {}, weights)}) for one in found]
 
 
 def page(

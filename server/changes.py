@@ -1,7 +1,8 @@
-"""What people change in a campaign that runs: bounds of genes, hyp sets of their own to be trained next, earlier results."""
+"""What people change in a campaign that runs: bounds, weights of fitness, hyp sets of their own, earlier results."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -9,17 +10,19 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from evolution.campaign import Campaign
-from evolution.campaign_edit import with_space
+from evolution.campaign_edit import checked_weights, with_space
 from evolution.campaign_reader import read_hyp_set
 from evolution.earlier_results import ImportedRow
 from evolution.problems import Findings, shown
 from evolution.space import Space, Value
 from hypevolve import messages
 from hypevolve.hashes import hyp_hash
-from server import campaigns, earlier, events
+from server import campaigns, earlier, events, judging
 from server.errors import Conflict
 from server.tables import campaign as campaign_table
 from server.tables import candidate as candidate_table
+
+REWEIGHING_S = 600  # at most, for very many rows: 10,000 take about a second, 100,000 about 15
 
 
 def change_space(connection: Connection, name: str, entries: Mapping[str, Any]) -> None:
@@ -35,22 +38,67 @@ def change_space(connection: Connection, name: str, entries: Mapping[str, Any]) 
     row = campaigns.open_row(connection, name)
     campaign = with_space(Campaign.from_document(row.document), entries)
     document = {**row.document, "genes": campaign.to_document()["genes"]}
-    connection.execute(campaign_table.update().where(campaign_table.c.id == row.id).values(document=document))
+    connection.execute(
+        campaign_table.update().where(campaign_table.c.id == row.id).values(document=document, revision=row.revision + 1)
+    )
     events.record(connection, row.id, "edited", genes=sorted(entries), bred=row.bred, before=row.document["genes"])
 
 
-def genes_of(connection: Connection, campaign_id: int, number: int) -> list[dict[str, Any]] | None:
-    """The genes as they were when candidate ``number`` was bred; None where they are those of today."""
-    found: list[dict[str, Any]] | None = connection.execute(
+_REWEIGH = f"""
+    update candidate old set fitness = new.fitness
+    from (select k.id, {judging.judged("cast(:weights as jsonb)", judging.METRICS_OF)} as fitness {judging.DONE}) new
+    where old.id = new.id and old.fitness <> new.fitness"""
+
+# As the trigger of migration 0002 keeps it.
+_JUMPS = """
+    insert into jump
+    select :id, number, fitness from (
+      select number, fitness, max(fitness) over (order by number rows between unbounded preceding and 1 preceding) as before
+      from candidate where campaign_id = :id and state = 'done' and number >= 0) c
+    where before is null or fitness > before"""
+
+
+def change_fitness(connection: Connection, name: str, weights: Mapping[str, Any]) -> None:
+    """Judge a campaign by other weights: every row's fitness, what the strategy sees, best so far, patience.
+
+    The weights as they were are kept with the event, so that candidates bred before can still be bred again.
+
+    Raises:
+        NotFound: no such campaign.
+        Conflict: it was cancelled.
+        InvalidCampaign: the weights are none.
+        Invalid: results lack a metric that would have a weight.
+    """
+    row = campaigns.open_row(connection, name)
+    before, new = row.document["fitness"], checked_weights(weights)
+    if new == before:
+        return
+    connection.execute(text(f"set local statement_timeout = '{REWEIGHING_S}s'"))
+    connection.execute(text(f"select {judging.ALONE}"), {"id": row.id})
+    judging.refuse_unweighable(connection, row.id, new)
+    document = {**row.document, "fitness": new}
+    connection.execute(
+        campaign_table.update().where(campaign_table.c.id == row.id).values(document=document, revision=row.revision + 1)
+    )
+    changed = connection.execute(text(_REWEIGH), {"id": row.id, "weights": json.dumps(new)}).rowcount
+    connection.execute(text("delete from jump where campaign_id = :id"), {"id": row.id})
+    connection.execute(text(_JUMPS), {"id": row.id})
+    events.record(connection, row.id, "reweighed", bred=row.bred, before=before, after=new, candidates=changed)
+
+
+def as_bred(connection: Connection, campaign_id: int, number: int) -> dict[str, Any]:
+    """What of the campaign's document was different when candidate ``number`` was bred: its ``genes``, its ``fitness``."""
+    rows = connection.execute(
         text(
             """
-            select detail -> 'before' from event
-            where campaign_id = :id and kind = 'edited' and cast(detail ->> 'bred' as int) > :number order by id limit 1
+            select distinct on (kind) kind, detail -> 'before' as before from event
+            where campaign_id = :id and kind in ('edited', 'reweighed') and cast(detail ->> 'bred' as int) > :number
+            order by kind, id
             """
         ),
         {"id": campaign_id, "number": number},
-    ).scalar()
-    return found
+    )
+    return {{"edited": "genes", "reweighed": "fitness"}[row.kind]: row.before for row in rows}
 
 
 def enqueue(connection: Connection, name: str, request: UUID, hyps: Sequence[Mapping[str, Value]]) -> list[int]:

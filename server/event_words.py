@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from evolution.fitness import formula
 from hypevolve.messages import Answer
 from server import events
 from server.page_words import count, fitness, last_line
@@ -74,6 +75,9 @@ def sentence(kind: str, detail: Mapping[str, Any], workers: Mapping[str, str]) -
             return {"resumed": "campaign resumed", "paused": "campaign paused", "draining": "campaign draining"}[kind]
         case "edited":
             return f"bounds changed: {', '.join(map(str, detail.get('genes') or ()))}"
+        case "reweighed":
+            before, after = (formula(detail.get(key) or {}) for key in ("before", "after"))
+            return f"fitness was {before} and is {after}: {_count(detail.get('candidates'), 'candidate')} judged anew"
         case "enqueued":
             return f"enqueued by hand: {', '.join(f'#{number}' for number in detail.get('numbers') or ())}"
         case "retried all":

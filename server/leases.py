@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from hypevolve import messages
-from server import events, lost_future, quarantine, tally
+from server import events, judging, lost_future, quarantine, tally
 from server.caller import acting
 from server.database import later
 from server.errors import Conflict, NotFound
@@ -275,16 +275,18 @@ def held(connection: Connection, token: str, *, lock: bool = False) -> Row[Any]:
 
     Both, because after waiting for a lock PostgreSQL reads the newest version of the locked rows alone: with the candidate's
     lock only, the second of two equal failures that crossed saw an attempt that had not ended, and charged it again.
+    ``undisturbed`` then says that nobody is changing the weights of fitness, nor will before the transaction ends.
 
     Raises:
         NotFound: the token was never issued.
     """
+    undisturbed = judging.SHARED.format(campaign_id="k.campaign_id") if lock else "null"
     row = connection.execute(
         text(
-            """
+            f"""
             select k.id, k.campaign_id, k.number, k.rung, k.state, k.attempts, k.failures, k.hyp_hash, k.token as current_token,
                    a.outcome, a.answer, a.worker_id, c.name as campaign, c.retries_failed, c.data_hash,
-                   c.document -> 'fitness' as weights, c.lease_s
+                   c.document -> 'fitness' as weights, c.lease_s, a.token, {undisturbed} as undisturbed
             from attempt a join candidate k on k.id = a.candidate_id join campaign c on c.id = k.campaign_id
             where a.token = :token
             """

@@ -16,9 +16,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from evolution.fitness import fitness
 from hypevolve import messages
-from server import checkpoints, events, lost_future, quarantine, tally
+from server import checkpoints, events, judging, lost_future, quarantine, tally
 from server.database import later
-from server.errors import Conflict, Invalid, NotFound
+from server.errors import Conflict, Invalid, NotFound, Unavailable
 from server.leases import MAX_ATTEMPTS, OVER, end_attempt, end_lease, held
 from server.tables import epoch
 
@@ -79,12 +79,14 @@ def _store(connection: Connection, candidate: int, token: str, body: messages.Re
     if row.id != candidate:
         raise NotFound("unknown-token", "that token was issued for another candidate")
     # Without what is absent: a field that a later version adds changes no digest.
+    if not row.undisturbed:
+        raise Unavailable("reweighing", f"{row.campaign} is being judged by other weights; repeat the request")
     digest = hashlib.sha256(json.dumps(body.model_dump(mode="json", exclude_none=True), sort_keys=True).encode()).hexdigest()
     before = connection.execute(text("select * from result where token = :token"), {"token": token}).first()
     if before is not None:
         return _repeated(before, digest)
 
-    refusal = _refusal(row, body)
+    refusal = _refusal(connection, row, body)
     counts = refusal is None and row.state != "done"
     later(
         connection,
@@ -121,15 +123,7 @@ def _store(connection: Connection, candidate: int, token: str, body: messages.Re
         end_attempt(connection, token, "late")
         return Verdict(True, messages.ResultAnswer(counts=False, reason=_LATE))
 
-    later(
-        connection,
-        """
-        update candidate set state = 'done', fitness = %(fitness)s, failure = null, finished_at = clock_timestamp()
-        where id = %(id)s
-        """,
-        id=candidate,
-        fitness=_judge(body.metrics, row.weights),
-    )
+    later(connection, _DONE, id=candidate, metrics=json.dumps(body.metrics))
     end_lease(connection, candidate)
     quarantine.succeeded(connection, row.worker_id)
     later(
@@ -149,6 +143,14 @@ def _store(connection: Connection, candidate: int, token: str, body: messages.Re
     return Verdict(True, messages.ResultAnswer(counts=True))
 
 
+# By the weights of this moment, which the shared lock keeps: those that ``held`` saw may be older by an instant.
+_DONE = f"""
+    update candidate k set state = 'done', failure = null, finished_at = clock_timestamp(),
+           fitness = {judging.judged("(c.document -> 'fitness')", "cast(%(metrics)s as jsonb)")}
+    from campaign c where k.id = %(id)s and c.id = k.campaign_id
+"""
+
+
 def _repeated(before: Row[Any], digest: str) -> Verdict:
     if before.body_sha256 != digest:
         raise Invalid("other-body", "this token has already sent another result; a result never changes")
@@ -159,7 +161,7 @@ def _repeated(before: Row[Any], digest: str) -> Verdict:
     return Verdict(False, messages.ResultAnswer(counts=False, reason="refused"), before.verdict)
 
 
-def _refusal(row: Row[Any], body: messages.Result) -> str | None:
+def _refusal(connection: Connection, row: Row[Any], body: messages.Result) -> str | None:
     """Why a result cannot belong to what was asked, or None."""
     if row.state == "cancelled":
         return f"candidate {row.number} was cancelled"
@@ -172,7 +174,9 @@ def _refusal(row: Row[Any], body: messages.Result) -> str | None:
     if body.data_hash is not None and row.data_hash is not None and body.data_hash != row.data_hash:
         return f"data_hash {body.data_hash[:12]} differs from the campaign's {row.data_hash[:12]}: this node has other data"
     ours = _judge(body.metrics, row.weights)
-    if abs(ours - body.fitness) > FITNESS_TOLERANCE:
+    if abs(ours - body.fitness) > FITNESS_TOLERANCE and not judging.posted_agrees(
+        connection, row, body.metrics, body.fitness, FITNESS_TOLERANCE
+    ):
         return f"fitness {body.fitness:.7g} disagrees with {ours:.7g}, computed from the posted metrics"
     return None
 

@@ -66,6 +66,7 @@ campaign = Table(
     Column("same_seed", Boolean, nullable=False),
     Column("candidates", Integer, CheckConstraint("candidates >= 1", name="budget"), nullable=False),  # the budget
     Column("bred", Integer, nullable=False, server_default="0"),  # numbers given out: candidate k is 0 <= k < bred
+    Column("revision", Integer, nullable=False, server_default="0"),  # of space and fitness; see server.breeding
     Column("state", Text, nullable=False, server_default="running"),  # what people decided; see server.steering
     Column("gpu_hours", Double),
     Column("deadline", DateTime(timezone=True)),

@@ -32,7 +32,10 @@ def test_the_same_name_with_another_document_says_what_differs(api: Any) -> None
     document = api.create()["document"]
     answer = api.http.post("/api/v1/campaigns", json={**document, "fitness": {"map50": 1.0}})
     assert answer.status_code == 409
-    assert "exists with another fitness.map50, fitness.map50_95; choose another name" in answer.json()["detail"]
+    said = "exists with another fitness.map50, fitness.map50_95; `hypevolve edit toy --fitness map50=1` changes it"
+    assert said in answer.json()["detail"]
+    answer = api.http.post("/api/v1/campaigns", json={**document, "fitness": {"map50": 1.0}, "retries": {"failed": 3}})
+    assert "exists with another fitness.map50, fitness.map50_95, retries.failed; choose another name" in answer.json()["detail"]
     budget = api.http.post("/api/v1/campaigns", json={**document, "budget": {"candidates": 11}})
     assert "`hypevolve extend toy --candidates 11` changes it" in budget.json()["detail"]
 
