@@ -23,7 +23,7 @@ import numpy as np
 from sqlalchemy import Connection, text
 
 from evolution.campaign import Campaign
-from evolution.space import Space, Value
+from evolution.space import Space
 from evolution.strategy import (
     MOST_PENDING,
     Candidate,
@@ -37,7 +37,7 @@ from evolution.strategy import (
 )
 from hypevolve import messages
 from hypevolve.hashes import hyp_hash
-from server import changes, events, judging, leases
+from server import events, leases
 from server.budget import OPEN
 from server.caller import Caller, acting, speaking_for
 from server.database import Database
@@ -348,40 +348,3 @@ def _find_granted(connection: Connection, wishes: Sequence[_Wish]) -> None:
     for wish in wishes:
         found = granted.get(wish.ask.request_id, [])
         wish.granted = [lease for _, lease in found] if wish.slot in [slot for slot, _ in found] else []
-
-
-# Fitness as it was: by the weights before, where they have been changed since.
-_AS_JUDGED = text(
-    f"""
-    select k.number, k.hyp, case when w.weights = 'null' or k.state <> 'done' then k.fitness
-                                 else {judging.judged("w.weights", judging.METRICS_OF)} end as fitness
-    from candidate k left join result r on r.candidate_id = k.id and r.counts, (select cast(:weights as jsonb) as weights) w
-    where k.campaign_id = :id and k.number = any(:numbers)
-    """
-)
-
-
-def replay(connection: Connection, campaign: str, number: int) -> dict[str, Value]:
-    """The hyp set of a bred candidate computed anew from the snapshot it was bred from, to audit a campaign."""
-    row = connection.execute(
-        text(
-            """
-            select c.id, c.document::text as document, k.bred_from from campaign c
-            join candidate k on k.campaign_id = c.id where c.name = :campaign and k.number = :number
-            """
-        ),
-        {"campaign": campaign, "number": number},
-    ).one()
-    before = changes.as_bred(connection, row.id, number)
-    parsed, strategy = _parsed(json.dumps(json.loads(row.document) | before))
-    seen = {number for part in _PARTS for number in row.bred_from[part]}
-    there = connection.execute(_AS_JUDGED, {"id": row.id, "numbers": list(seen), "weights": json.dumps(before.get("fitness"))})
-    rows = {r.number: r for r in there}
-    parts = {part: [(n, parsed.space.encode(rows[n].hyp), rows[n].fitness) for n in row.bred_from[part]] for part in _PARTS}
-    history = _as_history(number, parts)
-    snapshot = _Snapshot(row.id, parsed, strategy, history, left=1, revision=0)
-    rng = candidate_rng(parsed.seed, number)
-    for draws in range(1, row.bred_from["draws"] + 1):
-        child = _child(snapshot, history, rng, draws)
-    assert isinstance(child, Proposal)
-    return parsed.space.decode(child.hyp)

@@ -9,7 +9,7 @@ import pytest
 
 from evolution.strategy import NAMES
 from hypevolve import messages
-from server import asking, breeding
+from server import asking, breeding, replaying
 from server.database import Database
 
 
@@ -24,7 +24,7 @@ def test_a_child_can_be_bred_again_from_its_snapshot(api: Any, database_url: str
     _run(api, 12)
     replica = Database(database_url)
     for number in range(12):
-        again = replica.run(lambda connection, number=number: breeding.replay(connection, "toy", number))
+        again = replica.run(lambda connection, number=number: replaying.replay(connection, "toy", number))
         assert again == api.candidate(number)["hyp"]
     replica.close()
 
@@ -93,7 +93,7 @@ def test_every_strategy_breeds_a_campaign_and_each_child_again(api: Any, strateg
     _run(api, 9)
     assert api.counts()["done"] == 11
     for number in range(12):
-        again = api.database.run(lambda connection, number=number: breeding.replay(connection, "toy", number))
+        again = api.database.run(lambda connection, number=number: replaying.replay(connection, "toy", number))
         assert again == api.candidate(number)["hyp"]
 
 
@@ -127,7 +127,7 @@ def test_choices_are_words_for_everybody_but_the_strategy(api: Any, strategy: st
         lease = api.lease()
         leased.append(lease["hyp"])
         assert api.result(lease, map50=0.3 + 0.4 * (lease["hyp"]["optimizer"] == "SGD")).status_code == 201
-        again = api.database.run(lambda connection, number=number: breeding.replay(connection, "toy", number))
+        again = api.database.run(lambda connection, number=number: replaying.replay(connection, "toy", number))
         assert again == api.candidate(number)["hyp"] == lease["hyp"]
     assert leased[0] == CHOICES["hyp"]
     assert {hyp["optimizer"] for hyp in leased} > {"AdamW"}

@@ -3,7 +3,7 @@
 import uuid
 from typing import Any
 
-from server import breeding
+from server import replaying
 
 
 def _change(api: Any, **space: Any) -> Any:
@@ -33,7 +33,7 @@ def test_children_are_inside_new_bounds_and_those_before_can_still_be_bred_again
     assert _change(api, y={"gain": 1}).status_code == 200
     assert len({hyp["y"] for hyp in _train(api, 6)}) > 1
     for number in range(38):
-        again = api.database.run(lambda connection, number=number: breeding.replay(connection, "toy", number))
+        again = api.database.run(lambda connection, number=number: replaying.replay(connection, "toy", number))
         assert again == api.candidate(number)["hyp"], number
     assert "bounds changed: y" in api.http.get("/c/toy").text
 

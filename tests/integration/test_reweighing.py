@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
 from evolution.fitness import METRICS, fitness
-from server import breeding, judging
+from server import judging, replaying
 from server.database import Database, parse_url
 
 F1 = {"f1": 1.0}
@@ -89,7 +89,7 @@ def test_candidates_bred_before_can_still_be_bred_again(api: Any) -> None:
     _reweigh(api, {"map50": 1})
     _train(api, 6)
     for number in range(24):
-        again = api.database.run(lambda connection, number=number: breeding.replay(connection, "toy", number))
+        again = api.database.run(lambda connection, number=number: replaying.replay(connection, "toy", number))
         assert again == api.candidate(number)["hyp"], number
 
 
