@@ -36,6 +36,8 @@ _TRY_AGAIN = ("40", "55P03")
 # "Not now": connections; read-only; a session or transaction ended for its age; no memory, disk or connection left; an
 # operator's hand, a crash, a start, a statement cut off; the disk's own errors; a broken configuration.
 _NOT_NOW = ("08", "25006", "25P03", "25P04", "53", "57", "58", "F0")
+# No such table, column or function: a mistake, unless the schema is older than this program, which a migration will mend.
+_NOT_THERE = ("42P01", "42703", "42883")
 _TRIES = 5
 
 _UNIQUE_VIOLATION = "23505"
@@ -105,6 +107,10 @@ class Database:
             except DBAPIError as error:
                 code = getattr(error.orig, "pgcode", None)
                 again = _is(code, _TRY_AGAIN) or error.connection_invalidated
+                if _is(code, _NOT_THERE) and self._schema_is_older():
+                    raise Unavailable(
+                        "schema", "the schema is older than this program; start a coordinator as its owner"
+                    ) from error
                 if not again and code is not None and not _is(code, _NOT_NOW):
                     raise  # a mistake of the program or of the schema
                 if not again or tries_left == 0:
@@ -115,6 +121,13 @@ class Database:
                 raise Unavailable("busy", "all database connections are in use; repeat the request") from error
             time.sleep(random.uniform(0, 0.1))  # noqa: S311 - jitter, not a secret
         raise AssertionError("unreachable")
+
+    def _schema_is_older(self) -> bool:
+        try:
+            with self._ordinary.connect() as connection:
+                return _is_older(connection, ScriptDirectory.from_config(alembic_config()))
+        except (DBAPIError, PoolTimeout):
+            return False
 
     def close(self) -> None:
         self._essential.dispose()
@@ -306,8 +319,7 @@ def _upgrade(engine: Engine) -> None:
     config = alembic_config()
     script = ScriptDirectory.from_config(config)
     with engine.begin() as connection:
-        there = MigrationContext.configure(connection).get_current_revision()
-        if there == script.get_current_head() or (there is not None and there not in _revisions(script)):
+        if not _is_older(connection, script):
             return
         # Whoever waits for a lock on a table makes everybody else wait behind it: so not for long, and again a little later.
         connection.execute(text(f"set local lock_timeout = '{TURN_S}s'"))
@@ -316,8 +328,10 @@ def _upgrade(engine: Engine) -> None:
         alembic.command.upgrade(config, "head")
 
 
-def _revisions(script: ScriptDirectory) -> set[str]:
-    return {revision.revision for revision in script.walk_revisions()}
+def _is_older(connection: Connection, script: ScriptDirectory) -> bool:
+    """Whether the schema lacks a revision; one that this program does not know is newer."""
+    there = MigrationContext.configure(connection).get_current_revision()
+    return there is None or (there != script.get_current_head() and there in {r.revision for r in script.walk_revisions()})
 
 
 def alembic_config() -> alembic.config.Config:

@@ -10,7 +10,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from server.database import migrate
+from server.database import migrate, parse_url
 from server.postgres import EmbeddedPostgres
 
 
@@ -46,7 +46,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server where databases may be created: the one in HYPEVOLVE_TEST_DATABASE_URL, else an embedded one."""
     given = os.environ.get("HYPEVOLVE_TEST_DATABASE_URL")
     if given:
-        yield given
+        yield parse_url(given).render_as_string(hide_password=False)
         return
     with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), durable=False) as server:
         yield server.url
