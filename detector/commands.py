@@ -156,15 +156,23 @@ def val(options: argparse.Namespace) -> int:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Draws detections on an image or a folder of images."""
+    """Draws detections on an image or a folder of images; names those that cannot be read, and goes on."""
     _machine(options)
     if not 0 <= options.conf <= 1:
         raise UsageError(f"--conf is {options.conf:g}, but must be from 0 to 1")
     opened = checkpoint.open_model(options.weights)
-    rows = write(opened, options.source, options.out, options.imgsz or opened.imgsz, options.conf, options.device)
+    bad: list[str] = []
+
+    def skipped(why: str) -> None:
+        bad.append(why)
+        print(f"detector predict: {why}", file=sys.stderr)
+
+    rows = write(opened, options.source, options.out, options.imgsz or opened.imgsz, options.conf, options.device, skipped)
     boxes = sum(len(row["boxes"]) for row in rows)
     print(f"{len(rows)} images, {boxes} boxes above {options.conf:g}: {options.out}/predictions.json")
-    return 0
+    if bad:
+        print(f"detector predict: {len(bad)} of {len(rows) + len(bad)} images could not be read", file=sys.stderr)
+    return EXIT_DATA if bad else 0
 
 
 def export(options: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from detector.errors import DataError
 LARGEST_LABELS = 4_000_000  # bytes of one image's labels
 LARGEST_SOURCE = 2_000_000_000  # bytes of a list of images, or of a COCO document
 MOST_LABELS = 10_000  # of one image
+FAR = 0.1  # of the image's side: beyond rounding, and beyond what an annotator's hand does at the edge
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,25 @@ class Rows:
         self._reading = reading
         self._rows: dict[tuple[float, ...], np.ndarray | None] = {}
 
-    def add(self, label_class: int, x1: float, y1: float, x2: float, y2: float, polygon: np.ndarray | None = None) -> None:
-        """Corners as fractions of the image; they are clipped to it. A box without area, or a repeated one, is left out."""
+    def add(
+        self, label_class: int, x1: float, y1: float, x2: float, y2: float, where: str, polygon: np.ndarray | None = None
+    ) -> None:
+        """Corners as fractions of the image; they are clipped to it. A box without area, or a repeated one, is left out.
+
+        ``where`` names the label in a remark.
+        """
+        reach = max(-x1, -y1, x2 - 1, y2 - 1)
         x1, y1, x2, y2 = (min(max(v, 0.0), 1.0) for v in (x1, y1, x2, y2))
         row = (float(label_class), (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
         # Computed in double, compared in single precision: the same box from two formats is the same label.
         row = tuple(float(np.float32(v)) for v in row)
         if row[3] <= 0 or row[4] <= 0:
-            self._reading.without_area += 1
+            self._reading.remark("boxes outside the image left out" if reach > 0 else "boxes without area left out", where)
         elif row in self._rows:
-            self._reading.repeated += 1
+            self._reading.remark("repeated boxes left out", where)
         else:
+            if reach > FAR:
+                self._reading.remark(f"boxes cut off that reach more than {FAR:.0%} beyond the image", where)
             self._rows[row] = polygon
 
     def __len__(self) -> int:
@@ -84,16 +93,14 @@ class Rows:
 
 @dataclass
 class Reading:
-    """What one reading of a data set came across: the files that said something, and counts of labels left out.
+    """What one reading of a data set came across: the files that said something, and labels left out or cut off.
 
     ``faults`` None: the first thing that is wrong ends the reading. A list: it is noted there, its file or row is passed over.
     """
 
     sources: list[Path] = field(default_factory=list)
-    without_area: int = 0
-    repeated: int = 0
-    crowds: int = 0
     faults: list[str] | None = None
+    _remarks: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def fault(self, error: DataError) -> None:
         """One file or row cannot be used: raises ``error``, or notes it while faults are collected."""
@@ -106,14 +113,14 @@ class Reading:
         self.sources.append(path)
         return read_text(path, named_by, most)
 
+    def remark(self, what: str, where: str) -> None:
+        """Something was done to a label that its author may not expect."""
+        count, first = self._remarks.get(what, (0, where))
+        self._remarks[what] = (count + 1, first)
+
     def remarks(self) -> list[str]:
-        """One line for each kind of label left out."""
-        words = (
-            (self.without_area, "boxes without area"),
-            (self.repeated, "repeated boxes"),
-            (self.crowds, "crowd regions"),
-        )
-        return [f"{what} left out: {n}" for n, what in words if n]
+        """One line for each kind of remark: how often, and where it was first."""
+        return [f"{what}: {count}, the first: {where}" for what, (count, where) in self._remarks.items()]
 
 
 def assemble(source: Path, names: Sequence[str], train: list[Sample], val: list[Sample], reading: Reading) -> Dataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -41,19 +41,31 @@ def images_at(source: str | Path) -> list[Path]:
 
 @torch.inference_mode()
 def predict(
-    opened: Opened, images: list[Path], imgsz: int, confidence: float, device: str = "cpu"
+    opened: Opened,
+    images: list[Path],
+    imgsz: int,
+    confidence: float,
+    device: str = "cpu",
+    skipped: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[Path, np.ndarray, Found]]:
     """Of each image its pixels (h, w, 3) BGR and the detections above ``confidence``, in its pixels.
 
-    An image is reduced to a long side of ``imgsz``, never enlarged, and padded to multiples of the largest stride.
+    An image is reduced to a long side of ``imgsz``, never enlarged, and padded to multiples of the largest stride. One that
+    cannot be decoded is passed over, and ``skipped`` told in one line why.
 
     Raises:
-        DataError: an image cannot be decoded.
+        DataError: an image cannot be decoded, and nobody is told.
     """
     model = opened.model.folded().to(device, memory_format=torch.channels_last)
     step = int(model.strides.max())
     for path in images:
-        pixels = image_files.read(path)
+        try:
+            pixels = image_files.read(path)
+        except DataError as error:
+            if skipped is None:
+                raise
+            skipped(str(error))
+            continue
         height, width = pixels.shape[:2]
         ratio = min(imgsz / max(height, width), 1.0)
         shape = tuple(math.ceil(max(round(n * ratio), 1) / step) * step for n in (height, width))
@@ -72,17 +84,23 @@ def predict(
 
 
 def write(
-    opened: Opened, source: str | Path, out: str | Path, imgsz: int, confidence: float, device: str = "cpu"
+    opened: Opened,
+    source: str | Path,
+    out: str | Path,
+    imgsz: int,
+    confidence: float,
+    device: str = "cpu",
+    skipped: Callable[[str], None] | None = None,
 ) -> list[dict]:
     """Predicts on an image or a folder into ``out``, which keeps the folder's structure, and returns what ``predictions.json``
-    holds: of each image its path and its boxes, best first, in pixels.
+    holds: of each image its path and its boxes, best first, in pixels. ``skipped`` as in ``predict``.
 
     Beside each drawn image lies a ``.txt``: class, centre x, centre y, width, height (fractions), confidence a line.
     """
     out, rows = Path(out), []
     images = images_at(source)
     base = Path(source) if Path(source).is_dir() else Path(source).parent
-    for path, pixels, found in predict(opened, images, imgsz, confidence, device):
+    for path, pixels, found in predict(opened, images, imgsz, confidence, device, skipped):
         place = out / path.relative_to(base)
         if place.exists() and place.samefile(path):
             raise DataError(f"{path} would be overwritten; give another --out")
@@ -98,5 +116,6 @@ def write(
             boxes.append({"class": c, "name": opened.names[c], "confidence": round(score, 5), "box": box})
         place.with_suffix(".txt").write_text("".join(lines), encoding="utf-8")
         rows.append({"image": path.relative_to(base).as_posix(), "width": width, "height": height, "boxes": boxes})
+    out.mkdir(parents=True, exist_ok=True)
     (out / "predictions.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return rows

@@ -86,7 +86,7 @@ def _add(
     reading: Reading,
 ) -> None:
     if annotation.get("iscrowd"):
-        reading.crowds += 1
+        reading.remark("crowd regions left out", where)
         return
     if annotation.get("image_id") not in images:
         raise DataError(f"{where}: image_id {annotation.get('image_id')} is not among the images; correct or remove it")
@@ -104,7 +104,7 @@ def _add(
     x, y, w, h = box
     polygon = _largest(annotation.get("segmentation"), width, height)
     label_class = index[annotation["category_id"]]
-    rows[annotation["image_id"]].add(label_class, x / width, y / height, (x + w) / width, (y + h) / height, polygon)
+    rows[annotation["image_id"]].add(label_class, x / width, y / height, (x + w) / width, (y + h) / height, where, polygon)
 
 
 def _largest(segmentation: Any, width: float, height: float) -> np.ndarray | None:

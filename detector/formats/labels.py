@@ -104,10 +104,10 @@ def _add_row(fields: list[str], where: str, classes: int, rows: Rows) -> None:
     if outline:
         polygon = np.array(values[1:], np.float32).reshape(-1, 2).clip(0, 1)
         xs, ys = values[1::2], values[2::2]
-        rows.add(int(label_class), min(xs), min(ys), max(xs), max(ys), polygon)
+        rows.add(int(label_class), min(xs), min(ys), max(xs), max(ys), where, polygon)
     else:
         xc, yc, w, h = values[1:]
-        rows.add(int(label_class), xc - w / 2, yc - h / 2, xc + w / 2, yc + h / 2)
+        rows.add(int(label_class), xc - w / 2, yc - h / 2, xc + w / 2, yc + h / 2, where)
 
 
 def _is_number(text: str) -> bool:

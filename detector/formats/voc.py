@@ -77,12 +77,13 @@ def _sample(image: Path, source: Path, root: ElementTree.Element, index: dict[st
     width, height = _size(image, root)
     rows = Rows(reading)
     for number, item in enumerate(root.iter("object"), 1):
+        where = f"{source} object {number}"
         try:
-            label_class, (x1, y1, x2, y2) = _object(item, f"{source} object {number}", index)
+            label_class, (x1, y1, x2, y2) = _object(item, where, index)
         except DataError as error:
             reading.fault(error)
         else:
-            rows.add(label_class, x1 / width, y1 / height, x2 / width, y2 / height)
+            rows.add(label_class, x1 / width, y1 / height, x2 / width, y2 / height, where)
     return rows.sample(image)
 
 

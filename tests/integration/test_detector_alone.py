@@ -112,6 +112,22 @@ def test_predict_on_a_folder_and_on_one_image(project, dataset, tmp_path, capsys
     assert main(["predict", str(one), "--weights", weights, "--conf", "25"]) == 2
 
 
+def test_predict_names_each_image_that_it_cannot_read_and_goes_on(project, dataset, tmp_path, capsys):
+    source, out = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(dataset.parent / "images" / "val", source)
+    names = sorted(path.name for path in source.iterdir())
+    (source / names[0]).write_text("no image")
+    (source / names[2]).write_bytes((source / names[2]).read_bytes()[:100])
+    weights = str(project / "last.safetensors")
+    assert main(["predict", str(source), "--weights", weights, "--out", str(out)]) == 5
+    lines = capsys.readouterr().err.splitlines()
+    assert [name in line for name, line in zip((names[0], names[2]), lines, strict=False)] == [True, True]
+    assert lines[2] == f"detector predict: 2 of {len(names)} images could not be read"
+    assert [row["image"] for row in json.loads((out / "predictions.json").read_text())] == [names[1], *names[3:]]
+    assert main(["predict", str(source / names[0]), "--weights", weights, "--out", str(tmp_path / "none")]) == 5
+    assert json.loads((tmp_path / "none" / "predictions.json").read_text()) == []
+
+
 def test_predict_on_an_image_that_is_larger_and_not_square(project, dataset, tmp_path):
     source = dataset.parent / "images" / "val"
     pixels = cv2.imread(str(sorted(source.iterdir())[0]))

@@ -280,7 +280,8 @@ def test_bccd_is_read():
     facts = describe(Scenario(data=str(DATASETS / "bccd-voc")))
     assert facts["classes"] == ["Platelets", "RBC", "WBC"]
     assert (facts["images"], facts["val_images"], facts["labels"]) == (205, 87, 2804)
-    assert facts["remarks"] == ["boxes without area left out: 2"]
+    where = DATASETS / "bccd-voc" / "Annotations" / "BloodImage_00343.xml"
+    assert facts["remarks"] == [f"boxes without area left out: 2, the first: {where} object 4"]
 
 
 @pytest.mark.skipif(not (DATASETS / "coco128").is_dir(), reason="../shared/datasets/coco128 is absent")

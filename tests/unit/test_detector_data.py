@@ -171,7 +171,7 @@ def test_largest_coco_outline_is_kept_and_crowds_go(tmp_path):
     dataset = load(path)
     assert len(dataset.train[0].labels) == 1
     np.testing.assert_allclose(dataset.train[0].polygons[0][0], [8 / 64, 5 / 40])
-    assert dataset.remarks == ("crowd regions left out: 1",)
+    assert dataset.remarks == (f"crowd regions left out: 1, the first: {path} annotation 1",)
 
 
 def test_boxes_without_area_and_repeats_are_left_out_with_a_remark(tmp_path):
@@ -183,7 +183,30 @@ def test_boxes_without_area_and_repeats_are_left_out_with_a_remark(tmp_path):
     file.write_text(text.replace("</annotation>", f"{first}{flat}</annotation>"))
     dataset = load(root)
     assert len(dataset.train[0].labels) == 2
-    assert dataset.remarks == ("boxes without area left out: 1", "repeated boxes left out: 1")
+    assert dataset.remarks == (
+        f"repeated boxes left out: 1, the first: {file} object 3",
+        f"boxes without area left out: 1, the first: {file} object 4",
+    )
+
+
+def test_boxes_far_beyond_the_image_are_named(tmp_path):
+    cut, gone = "boxes cut off that reach more than 10% beyond the image", "boxes outside the image left out"
+    file = voc(tmp_path / "voc") / "Annotations" / "a.xml"
+    box = "<object><name>cat</name><bndbox><xmin>{}</xmin><ymin>5</ymin><xmax>{}</xmax><ymax>9</ymax></bndbox></object>"
+    boxes = "".join(box.format(*x) for x in ((1, 66), (2, 640), (3, 641), (640, 650)))
+    file.write_text(file.read_text().replace("</annotation>", f"{boxes}</annotation>"))
+    dataset = load(tmp_path / "voc")
+    assert dataset.remarks == (f"{cut}: 2, the first: {file} object 4", f"{gone}: 1, the first: {file} object 6")
+    assert (dataset.train[0].labels[:, 1] + dataset.train[0].labels[:, 3] / 2).max() == 1
+    file = coco(tmp_path / "coco") / "annotations" / "instances_train2017.json"
+    document = json.loads(file.read_text())
+    document["annotations"][0]["bbox"] = [-30, 0, 40, 10]
+    file.write_text(json.dumps(document))
+    assert load(tmp_path / "coco").remarks == (f"{cut}: 1, the first: {file} annotation {document['annotations'][0]['id']}",)
+    path = yolo(tmp_path / "yolo")
+    labels = tmp_path / "yolo" / "labels" / "train" / "a.txt"
+    labels.write_text("0 0.05 0.5 0.2 0.2\n0 0.05 0.5 0.9 0.2\n")
+    assert load(path).remarks == (f"{cut}: 1, the first: {labels} line 2",)
 
 
 def replaced(name, text):
