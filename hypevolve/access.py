@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from hypevolve import messages
-from hypevolve.console import CommandFailed, Output
+from hypevolve.console import CommandFailed, Output, cell
 from hypevolve.online import connect
 
 TOKEN_COLUMNS = ("name", "scopes", "campaigns", "state", "last_used", "expires", "created_by")
@@ -84,8 +85,26 @@ def events(output: Output, campaign: str | None, limit: int | None) -> None:
     if output.json:
         output.document({"items": [event.model_dump(mode="json") for event in found]})
         return
-    rows = []
-    for event in found:
-        detail = " ".join(f"{key}={value}" for key, value in event.detail.items())
-        rows.append({**event.model_dump(), "at": f"{event.at:%Y-%m-%d %H:%M:%S}", "detail": detail[:200]})
-    output.table(rows, EVENT_COLUMNS)
+    output.table([_event(event) for event in found], EVENT_COLUMNS)
+
+
+def follow(output: Output, campaign: str | None) -> None:
+    """Every change of a campaign, then those that happen; with ``--json`` an object a line.
+
+    Raises:
+        CommandFailed: no campaign is named.
+    """
+    if campaign is None:
+        raise CommandFailed("--follow wants a campaign: hypevolve events NAME --follow", 2)
+    with connect(output) as client:
+        for event in client.follow(campaign):
+            if output.json:
+                output.line(event.model_dump_json())
+            else:
+                output.line("\t".join(cell(_event(event)[name]) for name in EVENT_COLUMNS))
+            sys.stdout.flush()
+
+
+def _event(event: messages.Event) -> dict[str, object]:
+    detail = " ".join(f"{key}={value}" for key, value in event.detail.items())
+    return {**event.model_dump(), "at": f"{event.at:%Y-%m-%d %H:%M:%S}", "detail": detail[:200]}

@@ -159,9 +159,13 @@ def events(
     context: typer.Context,
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A campaign. Default: the service itself.")] = None,
     n: Annotated[int | None, typer.Option("-n", min=1, help="How many. Default: all.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens, a line each, until Ctrl-C.")] = False,
 ) -> None:
     """Show what changed and who changed it, the oldest first."""
-    access.events(context.obj, name, n)
+    if follow:
+        access.follow(context.obj, name)
+    else:
+        access.events(context.obj, name, n)
 
 
 tokens = typer.Typer(help="Make, list and revoke access tokens.", rich_markup_mode=None, no_args_is_help=True)

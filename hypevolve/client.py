@@ -262,6 +262,37 @@ class Client(Connection):
             after = page.next
             left = None if left is None else left - len(page.items)
 
+    def follow(self, campaign: str, *, after: str = "0-0") -> Iterator[messages.Event]:
+        """The events of a campaign as they happen, from a place on; ends only with the caller, or once patience is over."""
+        url, attempt, silent_since = f"{self.url}{messages.PREFIX}/campaigns/{part(campaign)}/events/stream", 0, self._clock()
+        while True:
+            error = Unreachable(f"the coordinator at {self.url} ended the stream")
+            try:
+                headers = {"Accept": "text/event-stream", "Last-Event-ID": after}
+                with self._http.stream("GET", url, headers=headers, timeout=self._timeout_s) as response:
+                    if not response.is_success:
+                        response.read()
+                        raise error_of(response, self.url)
+                    for line in response.iter_lines():
+                        attempt, silent_since = 0, self._clock()
+                        field, _, value = line.partition(": ")
+                        if field == "id":
+                            place = value
+                        elif field == "data":
+                            yield messages.Event.model_validate_json(value)
+                            after = place
+            except Unreachable as failure:
+                error = failure
+            except httpx.RequestError as failure:
+                error = Unreachable(f"no events from {self.url} ({str(failure) or type(failure).__name__})")
+            pause = self._retry.pause(attempt, self._chance())
+            patience_s = self._retry.patience_s
+            if self._stop.is_set() or (patience_s is not None and self._clock() - silent_since + pause > patience_s):
+                raise error
+            self._waiting(str(error))
+            self._sleep(pause)
+            attempt += 1
+
     def ready(self) -> bool:
         """Whether the coordinator can serve now. Never raises for a coordinator that cannot."""
         try:

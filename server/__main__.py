@@ -34,7 +34,7 @@ log = logging.getLogger("server")
 
 
 class _Server(uvicorn.Server):
-    """Announces itself once it answers, keeps the embedded PostgreSQL alive, and lets waiting asks go when told to stop."""
+    """Announces itself once it answers, keeps the embedded PostgreSQL alive, ends waiting asks and streams when it stops."""
 
     def __init__(self, config: uvicorn.Config, url: str, announce: Path | None, postgres: EmbeddedPostgres | None) -> None:
         super().__init__(config)
@@ -64,7 +64,9 @@ class _Server(uvicorn.Server):
             fresh.replace(self._announce)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.config.app.state.coordinator.watch.dismiss()  # type: ignore[union-attr]
+        state = self.config.app.state  # type: ignore[union-attr]
+        state.coordinator.watch.dismiss()
+        state.event_watch.close()
         await super().shutdown(sockets)
 
 

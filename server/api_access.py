@@ -48,4 +48,4 @@ async def list_events(
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> messages.EventPage:
     """What changed in the service itself (tokens), and who changed it, the oldest first."""
-    return await _store(request, lambda c: events.page(c, None, after=after, limit=limit))
+    return await _store(request, lambda c: events.page(c, None, cursor=after, limit=limit))

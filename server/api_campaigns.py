@@ -265,7 +265,7 @@ async def list_events(
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> messages.EventPage:
     """Everything that changed, and who changed it, the oldest first. Who has read up to `next` has read all before it."""
-    return await _store(request, lambda c: events.page(c, campaigns.find(c, name).id, after=after, limit=limit))
+    return await _store(request, lambda c: events.page(c, campaigns.find(c, name).id, cursor=after, limit=limit))
 
 
 @router.get("/campaigns/{name}/best", dependencies=[needs("read")])

@@ -12,7 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hypevolve import __version__, messages
-from server import api_access, api_campaigns, api_checkpoints, api_workers, gate, login, pages, problems
+from server import api_access, api_campaigns, api_checkpoints, api_workers, gate, login, metrics, pages, problems, stream
 from server.access import Door, OpenTo, require_scopes
 from server.artifacts import ArtifactStore
 from server.coordinator import MOST_CHECKPOINT_BYTES, Coordinator
@@ -38,7 +38,7 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(coordinator.beat()), asyncio.create_task(coordinator.watch.run())]
-        tasks.append(asyncio.create_task(coordinator.collect()))
+        tasks += [asyncio.create_task(coordinator.collect()), asyncio.create_task(app.state.event_watch.run())]
         try:
             yield
         finally:
@@ -57,6 +57,7 @@ def create_app(
         responses=problems.RESPONSES,
     )
     app.state.coordinator = coordinator
+    app.state.event_watch = stream.event_watch(coordinator)
     app.state.door = Door(coordinator, open_to)
     app.add_middleware(gate.Gate, door=app.state.door, root_path=root_path)
     app.add_middleware(_Address, root_path=root_path)  # the outermost: what is added last is asked first
@@ -64,6 +65,8 @@ def create_app(
     app.include_router(api_checkpoints.router, prefix=messages.PREFIX)
     app.include_router(api_campaigns.router, prefix=messages.PREFIX)
     app.include_router(api_access.router, prefix=messages.PREFIX)
+    app.include_router(stream.router, prefix=messages.PREFIX)
+    app.include_router(metrics.router)
     app.include_router(login.router)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -50,15 +51,23 @@ def latest(connection: Connection, campaign_id: int, limit: int) -> list[dict[st
     return [dict(row) for row in rows.mappings()]
 
 
-def page(connection: Connection, campaign_id: int | None, *, after: str, limit: int) -> messages.EventPage:
-    """The events after a cursor, the oldest first; those of the service itself where ``campaign_id`` is None.
+Place = tuple[int, int]  # transaction and id: where an event stands in the final order
 
-    Raises:
-        Invalid: the cursor is not one of ours.
-    """
-    place = _CURSOR.fullmatch(after)
-    if place is None:
+
+def read_place(cursor: str) -> Place:
+    """Raises Invalid: the cursor is not one of ours."""
+    found = _CURSOR.fullmatch(cursor)
+    if found is None:
         raise Invalid("cursor", "after: is no cursor of this list; leave it out to start at the first event")
+    return int(found[1]), int(found[2])
+
+
+def write_place(place: Place) -> str:
+    return f"{place[0]}-{place[1]}"
+
+
+def after(connection: Connection, campaign_id: int | None, place: Place, limit: int) -> list[tuple[Place, messages.Event]]:
+    """The events beyond a place, the oldest first; those of the service itself where ``campaign_id`` is None."""
     which = "e.campaign_id is null" if campaign_id is None else "e.campaign_id = :campaign"
     rows = connection.execute(
         text(
@@ -68,7 +77,31 @@ def page(connection: Connection, campaign_id: int | None, *, after: str, limit: 
             where {which} and {_FINAL} and (e.xid, e.id) > (cast(:xid as xid8), :id) order by e.xid, e.id limit :limit
             """
         ),
-        {"campaign": campaign_id, "xid": place[1], "id": int(place[2]), "limit": limit},
-    ).all()
-    items = [messages.Event.model_validate(row._mapping) for row in rows]
-    return messages.EventPage(items=items, next=f"{rows[-1].xid}-{rows[-1].id}" if rows else after)
+        {"campaign": campaign_id, "xid": str(place[0]), "id": place[1], "limit": limit},
+    )
+    return [((int(row.xid), row.id), messages.Event.model_validate(row._mapping)) for row in rows]
+
+
+def newest(connection: Connection, campaigns: Collection[int]) -> dict[int, Place]:
+    """Where each of these campaigns stands: the place of its newest event."""
+    rows = connection.execute(
+        text(
+            f"""
+            select c.id as campaign, n.xid::text as xid, n.id from unnest(cast(:campaigns as bigint[])) as c (id)
+            cross join lateral (select e.xid, e.id from event e where e.campaign_id = c.id and {_FINAL}
+                                order by e.xid desc, e.id desc limit 1) n
+            """
+        ),
+        {"campaigns": list(campaigns)},
+    )
+    return {row.campaign: (int(row.xid), row.id) for row in rows}
+
+
+def page(connection: Connection, campaign_id: int | None, *, cursor: str, limit: int) -> messages.EventPage:
+    """The events after a cursor, the oldest first; those of the service itself where ``campaign_id`` is None.
+
+    Raises:
+        Invalid: the cursor is not one of ours.
+    """
+    found = after(connection, campaign_id, read_place(cursor), limit)
+    return messages.EventPage(items=[event for _, event in found], next=write_place(found[-1][0]) if found else cursor)

@@ -129,6 +129,7 @@ async def campaign_page(request: Request, name: str, state: messages.State | Non
         "campaign.html",
         shown,
         alive=alive,
+        campaign=name,
         state=state,
         cursor=cursor,
         candidate_link=partial(_candidate, request, name),
@@ -142,7 +143,7 @@ async def campaign_page(request: Request, name: str, state: messages.State | Non
 async def insight_page(request: Request, name: str) -> Response:
     shown = await _insight(request, name)
     link = partial(_candidate, request, name)
-    return await _page(request, "insight.html", shown, alive=shown.state == "running", candidate_link=link)
+    return await _page(request, "insight.html", shown, alive=shown.state == "running", campaign=name, candidate_link=link)
 
 
 async def _insight(request: Request, name: str) -> InsightPage:
@@ -190,7 +191,7 @@ async def candidate_yaml(request: Request, name: str, number: Number) -> Respons
 async def candidate_page(request: Request, name: str, number: Number) -> Response:
     shown = await _read(request, partial(views.candidate, name=name, number=number))
     alive = shown.candidate.state in ("queued", "leased", "running")
-    return await _page(request, "candidate.html", shown, alive=alive, curves=_curves(shown))
+    return await _page(request, "candidate.html", shown, alive=alive, campaign=name, curves=_curves(shown))
 
 
 @pages.get("/docs", dependencies=[needs("read")])
@@ -220,9 +221,16 @@ async def show(request: Request, template: str, *, status: int = 200, **more: An
 
 
 async def _page(
-    request: Request, template: str, shown: BaseModel | None, *, alive: bool, status: int = 200, **more: Any
+    request: Request,
+    template: str,
+    shown: BaseModel | None,
+    *,
+    alive: bool,
+    campaign: str | None = None,
+    status: int = 200,
+    **more: Any,
 ) -> Response:
-    """A template with its numbers; ``alive`` pages look again every few seconds.
+    """A template with its numbers; ``alive`` pages look again every few seconds, and when ``campaign`` has an event.
 
     Drawing takes tens of milliseconds, so it is done in a thread: the event loop answers heartbeats meanwhile.
     """
@@ -233,6 +241,7 @@ async def _page(
         origin=str(request.base_url).rstrip("/"),
         twin=_twin(request) if shown is not None else None,
         refresh_s=REFRESH_S if alive else None,
+        events=_link(request, "stream", name=campaign) if alive and campaign is not None else None,
         logged_in=acting.get().name if COOKIE in request.cookies and status not in (401, 403) else None,
         status=status,
         **more,

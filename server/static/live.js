@@ -1,5 +1,7 @@
-// Looks at the page again every few seconds and swaps the sections that changed, so that nothing flickers and a scroll
-// position, an open fold or the focus stays. Without scripts the page reloads itself instead (<noscript> in base.html).
+// Looks at the page again when the event stream says that something happened, and every few seconds (progress is no event, and
+// a stream may be cut), and swaps the sections that changed, so that nothing flickers and a scroll position, an open fold or the
+// focus stays. Without scripts the page reloads itself instead (<noscript> in base.html).
+const { refreshS, events } = document.body.dataset;
 const dot = document.getElementById("live");
 const sections = () => [...document.querySelectorAll("[data-live]")];
 const shown = new Map(sections().map((s) => [s.id, s.innerHTML]));
@@ -31,14 +33,32 @@ async function look() {
         shown.set(old.id, fresh);
       }
       document.title = page.title;
-      if (!page.body.dataset.refreshS) return say("over", "");
+      if (!page.body.dataset.refreshS) return over();
       say("on", "live");
     } catch {
       say("off", "no answer, trying again");
     }
   }
-  setTimeout(look, document.body.dataset.refreshS * 1000);
+  clearTimeout(next);
+  next = setTimeout(look, refreshS * 1000 * (stream?.readyState === 1 ? 4 : 1));
 }
 
+function over() {
+  stream?.close();
+  clearTimeout(next);
+  say("over", "");
+}
+
+// A hidden tab lets its stream go: a browser has six connections to a host.
+function listen() {
+  stream?.close();
+  if (!events || document.hidden) return;
+  stream = new EventSource(events);
+  stream.onmessage = () => (soon ??= setTimeout(() => ((soon = null), look()), 1000));
+}
+
+let next, soon, stream;
 say("on", "live");
-setTimeout(look, document.body.dataset.refreshS * 1000);
+listen();
+document.addEventListener("visibilitychange", () => (listen(), look()));
+next = setTimeout(look, refreshS * 1000);

@@ -113,7 +113,8 @@ def serve(database_url: str) -> Iterator[Callable[[str], str]]:
 
         def start(prefix: str) -> str:
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            server = uvicorn.Server(uvicorn.Config(create_app(database, root_path=prefix), log_level="warning"))
+            app = create_app(database, root_path=prefix)
+            server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
             thread.start()
 
@@ -200,6 +201,7 @@ def test_a_new_best_appears_without_a_reload(browser: Browser, serve: Callable[[
     browser.evaluate(
         "window.kept = true; window.scrollTo(0, 300); document.querySelector('#best a.button').focus({preventScroll: true})"
     )
+    assert any(url.endswith("/events/stream") for url in browser.asked)
     campaign.run(0.6)
     browser.wait("document.querySelector('#best .hero').textContent === '0.3300'")
     assert browser.evaluate("window.kept === true")

@@ -96,6 +96,8 @@ def test_every_route_by_every_kind_of_token(world: tuple[Api, dict[str, str | No
         told = []
         for kind, secret in secrets.items():
             address = filled(api, path)
+            if path.endswith("/events/stream"):
+                address += "?after=no-place"  # who is let in is told so; a stream has no end
             headers = {"Authorization": f"Bearer {secret}"} if secret else {"Authorization": ""}
             answer = api.http.request(method, address, json=body(method, path), headers=headers, follow_redirects=False)
             assert answer.status_code < 500, (kind, method, path, answer.text)
