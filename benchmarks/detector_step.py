@@ -2,8 +2,8 @@
 
 python -m benchmarks.detector_step --json docs/results/detector-step.json
 
-BCCD, yolov5n, 320 pixels, batch 16, one thread. Steps in bfloat16 and in float32 take turns; medians over them. Shares are of the
-operators' own CPU time, in one more step under the profiler.
+BCCD, yolov5n, 320 pixels, batch 16, one thread. Steps in bfloat16 and in float32 take turns; medians over them. Shares are of
+the operators' own CPU time, in one more step under the profiler.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ python -m benchmarks.speedrun --base epochs=8 batch=8 --json docs/results/speedr
 One thread. After each epoch the averaged weights are evaluated. The clock of training starts with ``train`` (data decoded, as
 in a warm worker) and stands still during evaluations; ``total`` counts them too. A threshold is *seen* at the first evaluation
 that reaches it, and *held* from the first evaluation after which none falls below it. Runs are added to the JSON file as they
-end; a run whose base scenario, hyp set and seed are there already is not repeated.
+end, each row with the command that makes it; a run whose base scenario, hyp set and seed are there already is not repeated.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import yaml
 from benchmarks import record
 
 THRESHOLDS = (0.5, 0.75)
+BASE = {"model": "yolov5n", "imgsz": 320, "batch": 8, "epochs": 8, "val_every": 1}
 BCCD = record.ROOT.parent / "shared" / "datasets" / "bccd-voc"
 
 
@@ -38,7 +39,7 @@ def main() -> None:
     if not options.data.exists():
         parser.exit(5, f"{options.data} is absent; give the BCCD data set with --data\n")
     base, hyp = _values(options.base), _values(options.hyp)
-    base = {"model": "yolov5n", "imgsz": 320, "batch": 8, "epochs": 8, "val_every": 1} | base
+    base = BASE | base
     configurations = json.loads(options.json.read_text())["results"] if options.json and options.json.exists() else []
     mine = next((c for c in configurations if (c["base"], c["hyp"]) == (base, hyp)), None)
     if mine is None:
@@ -48,7 +49,7 @@ def main() -> None:
         if any(run["seed"] == seed for run in mine["runs"]):
             continue
         mine["runs"].append(run(options.data, base, hyp, seed, options.save))
-        mine |= summary(mine["runs"])
+        mine |= summary(mine["runs"]) | {"command": command(mine), "commit": record.commit()}
         row = mine["runs"][-1]
         print(f"seed {seed}  " + "  ".join(f"{p['map50']:.3f}" for p in row["curve"]), f" {row['curve'][-1]['total']} CPU s")
         if options.json:
@@ -58,6 +59,16 @@ def main() -> None:
 
 def _values(given: Sequence[str]) -> dict[str, Any]:
     return {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in given)}
+
+
+def command(row: dict[str, Any]) -> str:
+    """What is typed for a row of the JSON file."""
+    words = ["python -m benchmarks.speedrun --json docs/results/speedrun.json"]
+    base = {key: value for key, value in row["base"].items() if BASE.get(key) != value}
+    for option, values in (("--base", base), ("--hyp", row["hyp"])):
+        if values:
+            words += [option, *(f"{key}={str(value).lower()}" for key, value in values.items())]
+    return " ".join([*words, "--seeds", *(str(run["seed"]) for run in row["runs"])])
 
 
 def run(data: Path, base: dict[str, Any], hyp: dict[str, float], seed: int, save: Path | None = None) -> dict[str, Any]:

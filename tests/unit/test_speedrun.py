@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from benchmarks.speedrun import reached, summary
+from benchmarks.record import ROOT
+from benchmarks.speedrun import BASE, _values, command, reached, summary
 
 
 def run(*map50):
@@ -27,3 +30,11 @@ def test_the_median_counts_a_run_that_never_arrives():
     assert found["seen"]["0.5"] == {"training": 20.0, "total": 22.0}
     assert found["seen"]["0.75"] is None
     assert found["end"]["map50"] == 0.6
+
+
+def test_each_row_names_the_command_that_makes_it():
+    for row in json.loads((ROOT / "docs" / "results" / "speedrun.json").read_text())["results"]:
+        assert row["command"] == command(row)
+        assert row["commit"]
+        words = row["command"].partition("--base ")[2].partition(" --")[0].split()
+        assert BASE | _values(words) == row["base"]
