@@ -56,8 +56,10 @@ chaos: $(DEV_STAMP) ## The fault campaign: 10 000 candidates, 200 workers, kills
 	$(BIN)/python -m benchmarks.chaos --long --json runs/chaos.json
 	HYPEVOLVE_LONG_TESTS=1 $(BIN)/python -m pytest tests/integration/test_protocol_model.py tests/integration/test_schedules.py
 
-fuzz: $(DEV_STAMP) ## 10 000 requests made from the served OpenAPI with each scope
+fuzz: $(DEV_STAMP) ## 10 000 requests made from the served OpenAPI with each scope; then every parser, guided by coverage
 	$(BIN)/python -m benchmarks.fuzz_api --cases 10000 --json runs/schemathesis.json
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m benchmarks.fuzz_parsers --seconds 20 --json runs/fuzz-parsers.json
 
 # Peers play where they are installed: pip install -c constraints.txt -e '.[peers]'
 SEARCH := OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.search

@@ -8,6 +8,7 @@ type or shape that the description does not name, and nobody without a token may
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import tempfile
 import time
@@ -78,7 +79,19 @@ class Fuzz:
         }
 
     def run(self, cases: int, seed_: int) -> None:
-        """About ``cases`` requests, shared out over operations, callers and requests that fit or do not."""
+        """At least ``cases`` requests, shared out over operations, callers and requests that fit or do not.
+
+        Some operations have fewer different requests than their share: what is missing then is made by further rounds.
+        """
+        for again in itertools.count():
+            made = sum(self.answers.values())
+            if made >= cases:
+                return
+            self._round(cases - made, seed_ + again)
+            if sum(self.answers.values()) == made:
+                raise RuntimeError("the description yields no request")
+
+    def _round(self, cases: int, seed_: int) -> None:
         schema = schemathesis.openapi.from_url(f"{self._url}{PREFIX}/openapi.json", wait_for_schema=10)
         schema = schema.exclude(path_regex="/events/stream$")  # which has no end
         operations = [found.ok() for found in schema.get_all_operations()]

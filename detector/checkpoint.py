@@ -79,9 +79,9 @@ def open_model(path: str | Path) -> Opened:
         names = tuple(str(name) for name in header["names"])
         model = Detector(header["model"], len(names), anchors.numpy(), header.get("lineage", "yolov5"))
         model.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError) as error:
+        return Opened(model.eval().requires_grad_(False), names, int(header.get("imgsz", 640)))
+    except (KeyError, ValueError, RuntimeError, TypeError, OverflowError) as error:
         raise DataError(f"{path} does not hold what its header says ({type(error).__name__}); train it again") from None
-    return Opened(model.eval().requires_grad_(False), names, int(header.get("imgsz", 640)))
 
 
 def load_into(model: Detector, path: str | Path) -> Fitted:
@@ -126,8 +126,10 @@ def _ours(path: str | Path) -> tuple[dict, dict[str, Tensor]]:
     try:
         with safe_open(str(path), framework="pt") as file:
             header = json.loads((file.metadata() or {})[_KEY])
+            if not isinstance(header, dict) or not isinstance(header.get("model"), str):
+                raise _NotOurs
             return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError):
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError):
         raise _NotOurs from None
 
 

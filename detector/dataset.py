@@ -188,9 +188,11 @@ def read_text(path: Path, named_by: Path | None = None, most: int = LARGEST_SOUR
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             raise DataError(f"{where}{path} is no regular file; correct the path or the file")
         return path.read_text(encoding="utf-8")
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"{where}{path} does not exist; correct the path or create the file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or a name that no file can have
         raise DataError(
             f"{where}{path} cannot be read as text ({type(error).__name__}); correct the path or the file"
         ) from None

@@ -171,7 +171,7 @@ def _metrics(results: Path) -> dict[str, float]:
         return rows[-1]
     try:
         found: dict[str, float] = json.loads(results.read_text())  # looked through with the metrics of every trainer
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TrainingFailed("data", f"{results.name} is no JSON: {error}") from error
     return found
 
@@ -180,9 +180,12 @@ def _rows(results: Path) -> Iterator[dict[str, float]]:
     """The complete rows of a results.csv under our names. An unfinished last line is left for the next look."""
     text = results.read_text(errors="replace")
     complete = text[: text.rfind("\n") + 1]
-    for row in csv.DictReader(complete.splitlines(), skipinitialspace=True):
-        named = ((_our_name((column or "").strip()), value) for column, value in row.items())
-        yield {name: _float(value) for name, value in named if name}
+    try:
+        for row in csv.DictReader(complete.splitlines(), skipinitialspace=True):
+            named = ((_our_name((column or "").strip()), value) for column, value in row.items())
+            yield {name: _float(value) for name, value in named if name}
+    except csv.Error as error:
+        raise TrainingFailed("data", f"{results.name} is no CSV: {error}") from error
 
 
 def _our_name(column: str) -> str | None:

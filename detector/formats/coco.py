@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,13 @@ def read(path: Path, reading: Reading | None = None) -> Dataset:
 
 
 def _split(path: Path, reading: Reading) -> tuple[list[str], list[Sample]]:
+    text = reading.text(path)
     try:
-        document = json.loads(reading.text(path))
+        document = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{path} line {error.lineno}: is no valid JSON ({error.msg}); correct the file") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists within lists without end
+        raise DataError(f"{path}: is no annotation file ({error}); correct the file") from None
     for key in ("images", "annotations", "categories"):
         if not isinstance(document, dict) or not isinstance(document.get(key), list) or (not document[key]):
             raise DataError(f"{path} key {key}: is missing, empty or no list; write images, annotations and categories")
@@ -55,7 +59,7 @@ def _split(path: Path, reading: Reading) -> tuple[list[str], list[Sample]]:
         images = {image["id"]: image for image in document["images"]}
         rows = {key: Rows(reading) for key in images}
         for image in images.values():
-            if not (image["width"] > 0 and image["height"] > 0):
+            if not (0 < image["width"] < math.inf and 0 < image["height"] < math.inf):
                 raise DataError(f"{path} image {image['id']}: width and height must be positive pixels; correct them")
     except (KeyError, TypeError) as error:
         raise DataError(
@@ -63,10 +67,14 @@ def _split(path: Path, reading: Reading) -> tuple[list[str], list[Sample]]:
             "height, categories id and name"
         ) from None
     for position, annotation in enumerate(document["annotations"]):
+        where = f"{path} annotation {annotation.get('id', position) if isinstance(annotation, dict) else position}"
         try:
-            _add(f"{path} annotation {annotation.get('id', position)}", annotation, images, index, rows, reading)
+            _add(where, annotation, images, index, rows, reading)
         except DataError as error:
             reading.fault(error)
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
+            words = f"{where}: has a value of the wrong kind ({error}); write image_id, category_id, bbox and segmentation"
+            reading.fault(DataError(words))
     samples = []
     for key, image in images.items():
         try:
@@ -112,6 +120,7 @@ def _largest(segmentation: Any, width: float, height: float) -> np.ndarray | Non
     if not isinstance(segmentation, list):
         return None
     outlines = [np.array(p, np.float64).reshape(-1, 2) for p in segmentation if len(p) >= 6 and len(p) % 2 == 0]
+    outlines = [p for p in outlines if np.isfinite(p).all()]
     if not outlines:
         return None
     areas = [abs(np.sum(p[:, 0] * np.roll(p[:, 1], -1) - p[:, 1] * np.roll(p[:, 0], -1))) / 2 for p in outlines]
@@ -123,6 +132,6 @@ def _find(source: Path, name: str) -> Path:
     split = source.stem.removeprefix("instances_")
     root = source.parent.parent if source.parent.name == "annotations" else source.parent
     for folder in (root / "images" / split, root / split, root / "images", root):
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):
             return folder / name
     raise DataError(f"{source}: image {name} is in none of images/{split}, {split}, images under {root}; put it in images/")

@@ -41,7 +41,7 @@ def images_listed(listing: Path, root: Path, named_by: Path, reading: Reading) -
         if not text:
             continue
         candidates = [listing.parent / text, root / text]
-        image = next((c for c in candidates if c.is_file()), None)
+        image = next((c for c in candidates if os.path.isfile(c)), None)
         if image is not None:
             images.append(image)
             continue
@@ -62,7 +62,7 @@ def read_labels(image: Path, classes: int, reading: Reading) -> Sample:
     path = label_file(image)
     rows = Rows(reading)
     reading.sources.append(path)  # also where it is missing: it may appear
-    if not path.is_file():
+    if not os.path.isfile(path):
         return rows.sample(image)
     try:
         lines = read_text(path, most=LARGEST_LABELS).splitlines()

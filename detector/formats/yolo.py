@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from detector.dataset import Dataset, Reading, assemble
 from detector.errors import DataError
 from detector.formats.labels import images_in, images_listed, read_labels, without_repeats
 from evolution import yaml
+
+MOST_CLASSES = 100_000
 
 
 def read(path: Path, reading: Reading | None = None) -> Dataset:
@@ -31,7 +34,7 @@ def read(path: Path, reading: Reading | None = None) -> Dataset:
     root = path.parent
     if document.get("path"):
         root = root / str(document["path"])
-        if not root.is_dir():
+        if not os.path.isdir(root):
             raise DataError(f"{path} key path: folder {root} does not exist; correct it (relative to the YAML file's folder)")
     splits = []
     for key in ("train", "val"):
@@ -46,6 +49,8 @@ def _names(path: Path, document: Mapping[str, Any]) -> list[str]:
         if set(names) != set(range(len(names))):
             raise DataError(f"{path} key names: numbers must run from 0 to {len(names) - 1}; renumber the classes")
         names = [names[i] for i in range(len(names))]
+    if isinstance(count, int) and count > MOST_CLASSES:
+        raise DataError(f"{path} key nc: is {count}, and a data set may have {MOST_CLASSES} classes at most; correct it")
     if names is None and isinstance(count, int) and count > 0:
         names = [f"class{i}" for i in range(count)]
     if not isinstance(names, list) or not names:
@@ -62,9 +67,9 @@ def _images(path: Path, root: Path, key: str, value: Any, reading: Reading) -> l
     images: list[Path] = []
     for entry in entries:
         place = root / entry
-        if place.is_dir():
+        if os.path.isdir(place):
             images += images_in(place, path)
-        elif place.is_file():
+        elif os.path.isfile(place):
             images += images_listed(place, root, path, reading)
         else:
             reading.fault(DataError(f"{path} key {key}: {place} does not exist; correct it (relative to path:)"))

@@ -2,10 +2,15 @@
 
 import contextlib
 import json
+import random
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
+from benchmarks.parsers import PARSERS, mutated
 from evolution import yaml
 from evolution.campaign import Campaign
 from evolution.problems import InvalidCampaign, InvalidInput
@@ -56,3 +61,50 @@ def test_a_token_has_its_form_or_is_refused_without_being_told(text: str) -> Non
     else:
         said = ""
     assert len(text) < 8 or text not in said
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_a_parser_takes_its_seeds_and_refuses_or_reads_whatever_else_comes(name: str) -> None:
+    """Without guidance, in short; the long form is `make fuzz`."""
+    parser, chance = PARSERS[name](), random.Random(name)
+    for seed in parser.seeds:
+        parser.feed(seed)
+    with contextlib.suppress(*parser.refusals):
+        parser.parse(parser.seeds[0])
+    for _ in range(100):
+        data = mutated(parser.seeds, chance)
+        try:
+            parser.feed(data)
+        except Exception as error:
+            pytest.fail(f"{type(error).__name__}: {error} from {data[:2000]!r}")
+
+
+def _coco(**changes: object) -> bytes:
+    document = json.loads(PARSERS["coco"]().seeds[0])
+    document["annotations"] = [document["annotations"][0] | changes]
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("coco", b'{"images": ' + b"[" * 100_000),
+        ("coco", b'{"images": ' + b"9" * 10_000 + b"}"),
+        ("coco", _coco(image_id=[1])),
+        ("coco", _coco(segmentation=[1, 2])),
+        ("coco", _coco(bbox=[10**400, 1, 1, 1])),
+        ("coco", _coco().replace(b'"a.png"', b'"' + b"a" * 5000 + b'"')),
+        ("coco", _coco().replace(b'"width": 8', b'"width": NaN')),
+        ("data.yaml", b"train: " + b"a" * 5000 + b"\nval: images\nnames: [cat, dog]\n"),
+        ("data.yaml", b"train: images\nval: images\nnc: 1000000000\n"),
+        ("safetensors", save({"a": np.ones(1)}, metadata={"hypevolve.detector": "[1]"})),
+        ("safetensors", save({"a": np.ones(1)}, metadata={"hypevolve.detector": "[" * 100_000})),
+        ("results.json", b"[" * 100_000),
+        ("results.csv", b"epoch, map50\n1, " + b"9" * 200_000 + b"\n"),
+    ],
+)
+def test_what_once_crashed_a_parser_is_refused(name: str, data: bytes) -> None:
+    parser = PARSERS[name]()
+    with pytest.raises(parser.refusals) as refused:
+        parser.parse(data)
+    assert "\n" not in str(refused.value)
