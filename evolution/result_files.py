@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -71,29 +71,31 @@ class ResultRow:
     fitness: float
 
 
-def evolve_csv(space: Space, rows: Sequence[ResultRow]) -> str:
-    """The text of ``evolve.csv``, as yolov5 lays it out."""
+def evolve_csv(space: Space, rows: Iterable[ResultRow]) -> Iterator[str]:
+    """The lines of ``evolve.csv``, as yolov5 lays it out; rows come in the order of their numbers."""
     names = (*COLUMNS, *space.names)
-    lines = [",".join(f"{name:>20}" for name in names)]
-    for row in sorted(rows, key=lambda row: row.number):
-        lines.append(",".join(_field(value, 20, 5) for value in _values(space, row, tuple(COLUMNS.values()))))
-    return "\n".join(lines) + "\n"
+    yield ",".join(f"{name:>20}" for name in names) + "\n"
+    for row in rows:
+        yield ",".join(_field(value, 20, 5) for value in _values(space, row, tuple(COLUMNS.values()))) + "\n"
 
 
-def evolve_txt(space: Space, rows: Sequence[ResultRow], lineage: str = "yolov5") -> str:
-    """The text of ``evolve.txt``, as yolov3 and, until August 2021, yolov5 wrote it."""
+def evolve_txt(space: Space, rows: Iterable[ResultRow], lineage: str = "yolov5") -> Iterator[str]:
+    """The lines of ``evolve.txt``, as yolov3 and, until August 2021, yolov5 wrote it; rows come with the fittest first.
+
+    Of lines that are equal the first is there. What is remembered for that are 64 bits a line.
+    """
     layout = LAYOUTS[lineage]
-    ranked = sorted(rows, key=lambda row: (-row.fitness, row.number))
-    lines = dict.fromkeys(
-        "".join(_field(value, layout.width, 3) for value in _values(space, row, layout.columns)) for row in ranked
-    )
-    return "".join(f"{line}\n" for line in lines)
+    seen = set()
+    for row in rows:
+        line = "".join(_field(value, layout.width, 3) for value in _values(space, row, layout.columns))
+        if (digest := hash(line)) not in seen:
+            seen.add(digest)
+            yield line + "\n"
 
 
-def tune_results(space: Space, rows: Sequence[ResultRow], data: str) -> str:
-    """The text of ultralytics' ``tune_results.ndjson``: one JSON object a line, iterations counted from 1."""
-    lines = []
-    for row in sorted(rows, key=lambda row: row.number):
+def tune_results(space: Space, rows: Iterable[ResultRow], data: str) -> Iterator[str]:
+    """The lines of ultralytics' ``tune_results.ndjson``, a JSON object each, iterations counted from 1."""
+    for row in rows:
         metrics = {name: row.metrics[key] for name, key in NDJSON.items() if key in row.metrics}
         line = {
             "iteration": row.number + 1,
@@ -103,8 +105,7 @@ def tune_results(space: Space, rows: Sequence[ResultRow], data: str) -> str:
             "save_dirs": {},
             "failed_datasets": [],
         }
-        lines.append(json.dumps(line))
-    return "".join(f"{line}\n" for line in lines)
+        yield json.dumps(line) + "\n"
 
 
 def _field(value: Value, width: int, digits: int) -> str:

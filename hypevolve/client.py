@@ -142,8 +142,15 @@ class Client(Connection):
             sent = {"content": document.encode(), "headers": {"Content-Type": "application/yaml"}}
         return read(self._send("POST", "/campaigns", **sent), messages.Campaign)
 
-    def campaigns(self) -> list[messages.Campaign]:
-        return read(self._send("GET", "/campaigns"), messages.CampaignList).items
+    def campaigns(self) -> Iterator[messages.Campaign]:
+        """Every campaign, the newest first, page by page as they are read."""
+        cursor: str | None = None
+        while True:
+            page = read(self._send("GET", "/campaigns", params={"cursor": cursor} if cursor else {}), messages.CampaignList)
+            yield from page.items
+            if page.next is None:
+                return
+            cursor = page.next
 
     def campaign(self, name: str) -> messages.Campaign:
         return read(self._send("GET", f"/campaigns/{part(name)}"), messages.Campaign)

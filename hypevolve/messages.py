@@ -266,7 +266,10 @@ class Campaign(Answer):
 
 
 class CampaignList(Answer):
+    """``next`` is the cursor of the following page, absent on the last."""
+
     items: list[Campaign]
+    next: str | None = None
 
 
 class ChangeCampaign(Request):

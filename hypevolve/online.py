@@ -57,7 +57,7 @@ def create(output: Output, path: Path) -> None:
 def ls(output: Output) -> None:
     """Every campaign in a line."""
     with connect(output) as client:
-        campaigns = client.campaigns()
+        campaigns = list(client.campaigns())
     if output.json:
         output.document({"items": [campaign.model_dump(mode="json") for campaign in campaigns]})
         return

@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import PlainTextResponse
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
-from evolution import result_files
 from evolution.campaign import Campaign
-from evolution.fitness import fitness as judge
 from evolution.strategy import OptionError
 from hypevolve import messages
 from server import campaigns, candidates, changes, events, insights, judging, steering, strategies
 from server.access import needs
-from server.caller import VISIBLE, acting, visible
+from server.api_results import Weights
+from server.caller import acting
 from server.coordinator import coordinator_of
-from server.errors import Forbidden, Invalid, NotFound
-from server.plots import evolve_png
+from server.errors import Forbidden, Invalid
 
 router = APIRouter(tags=["campaigns"])
 
 T = TypeVar("T")
 
 Number = Annotated[int, Path(ge=-(2**31), lt=2**31)]  # what the database can hold
-Weights = Annotated[
-    str | None,
-    Query(max_length=200, description="Judge by these weights instead of the campaign's: `map50=0.1,map50_95=0.9`."),
-]
-
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 
 
@@ -42,14 +33,18 @@ async def _store(request: Request, work: Callable[[Connection], T]) -> T:
 
 
 @router.get("/campaigns", dependencies=[needs("read")])
-async def list_campaigns(request: Request) -> messages.CampaignList:
-    """Every campaign in numbers, the newest first."""
+async def list_campaigns(
+    request: Request,
+    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 50,
+) -> messages.CampaignList:
+    """Campaigns in numbers, the newest first. `next` is the cursor of the following page."""
 
-    def work(connection: Connection) -> list[messages.Campaign]:
-        rows = connection.execute(text(f"select * from campaign c where {VISIBLE} order by created_at desc"), visible()).all()
-        return [campaigns.summary(connection, row) for row in rows]
+    def work(connection: Connection) -> messages.CampaignList:
+        rows, more = campaigns.page(connection, cursor, limit)
+        return messages.CampaignList(items=[campaigns.summary(connection, row) for row in rows], next=more)
 
-    return messages.CampaignList(items=await _store(request, work))
+    return await _store(request, work)
 
 
 @router.post(
@@ -283,69 +278,3 @@ async def insight(request: Request, name: str) -> messages.Insight:
     coordinator = coordinator_of(request)
     material = await _store(request, lambda c: insights.read(c, name))
     return await coordinator.drawing(lambda: insights.report(material))
-
-
-def _file(media_type: str) -> dict[str, Any]:
-    """How a route describes that it answers a file."""
-    content = {media_type: {"schema": {"type": "object" if "yaml" in media_type else "string"}}}
-    return {"response_class": Response, "responses": {200: {"content": content}}, "dependencies": [needs("read")]}
-
-
-async def _results(request: Request, name: str, fitness: str | None = None) -> tuple[Campaign, list[result_files.ResultRow]]:
-    """A campaign and its results, both judged by the weights of the query, if any."""
-    weights = judging.read_weights(fitness)
-
-    def work(connection: Connection) -> tuple[Campaign, list[result_files.ResultRow]]:
-        row = campaigns.find(connection, name)
-        campaign = Campaign.from_document(row.document)
-        if weights is None:
-            return campaign, list(candidates.finished(connection, row.id))
-        judging.refuse_unweighable(connection, row.id, weights)
-        rows = candidates.finished(connection, row.id)
-        return replace(campaign, weights=weights), [replace(r, fitness=judge(r.metrics, weights)) for r in rows]
-
-    return await _store(request, work)
-
-
-@router.get("/campaigns/{name}/hyp_evolved.yaml", **_file("application/yaml"))
-async def hyp_evolved(request: Request, name: str, fitness: Weights = None) -> Any:
-    """The best hyp set so far, as the file that `train.py --hyp` takes."""
-    campaign, rows = await _results(request, name, fitness)
-    if not rows:
-        raise NotFound("no-result", f"no candidate of '{name}' has finished yet, so there is no best hyp set")
-    fittest = max(rows, key=lambda row: (row.fitness, -row.number))
-    body = result_files.hyp_yaml(campaign.name, fittest, of=len(rows), weights=campaign.weights, space=campaign.space)
-    return PlainTextResponse(body, media_type="application/yaml")
-
-
-@router.get("/campaigns/{name}/evolve.csv", **_file("text/csv"))
-async def evolve_csv(request: Request, name: str) -> Any:
-    """Every done candidate in yolov5's `evolve.csv` layout, by number."""
-    campaign, rows = await _results(request, name)
-    return PlainTextResponse(result_files.evolve_csv(campaign.space, rows), media_type="text/csv")
-
-
-@router.get("/campaigns/{name}/evolve.txt", **_file("text/plain"))
-async def evolve_txt(request: Request, name: str, fitness: Weights = None) -> Any:
-    """Every done candidate in the older `evolve.txt` layout of its lineage: no header, the fittest first."""
-    campaign, rows = await _results(request, name, fitness)
-    return PlainTextResponse(result_files.evolve_txt(campaign.space, rows, campaign.lineage))
-
-
-@router.get("/campaigns/{name}/tune_results.ndjson", **_file("application/x-ndjson"))
-async def tune_results(request: Request, name: str, fitness: Weights = None) -> Any:
-    """Every done candidate as a line of ultralytics' `tune_results.ndjson`."""
-    campaign, rows = await _results(request, name, fitness)
-    body = result_files.tune_results(campaign.space, rows, str(campaign.base.get("data", campaign.name)))
-    return PlainTextResponse(body, media_type="application/x-ndjson")
-
-
-@router.get("/campaigns/{name}/evolve.png", **_file("image/png"))
-async def evolve_picture(request: Request, name: str, fitness: Weights = None) -> Any:
-    """A panel per gene: value against fitness, colour = density, the best marked."""
-    coordinator = coordinator_of(request)
-    campaign, rows = await _results(request, name, fitness)
-    if not rows:
-        raise NotFound("no-result", f"no candidate of '{name}' has finished yet, so there is nothing to draw")
-    png = await coordinator.drawing(lambda: evolve_png(campaign.space, rows, title=campaign.name))
-    return Response(png, media_type="image/png")

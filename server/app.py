@@ -12,7 +12,19 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hypevolve import __version__, messages
-from server import api_access, api_campaigns, api_checkpoints, api_workers, gate, login, metrics, pages, problems, stream
+from server import (
+    api_access,
+    api_campaigns,
+    api_checkpoints,
+    api_results,
+    api_workers,
+    gate,
+    login,
+    metrics,
+    pages,
+    problems,
+    stream,
+)
 from server.access import Door, OpenTo, require_scopes
 from server.artifacts import ArtifactStore
 from server.coordinator import MOST_CHECKPOINT_BYTES, Coordinator
@@ -64,6 +76,7 @@ def create_app(
     app.include_router(api_workers.router, prefix=messages.PREFIX)
     app.include_router(api_checkpoints.router, prefix=messages.PREFIX)
     app.include_router(api_campaigns.router, prefix=messages.PREFIX)
+    app.include_router(api_results.router, prefix=messages.PREFIX)
     app.include_router(api_access.router, prefix=messages.PREFIX)
     app.include_router(stream.router, prefix=messages.PREFIX)
     app.include_router(metrics.router)

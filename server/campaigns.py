@@ -148,6 +148,26 @@ def find(connection: Connection, name: str) -> Row[Any]:
     return row
 
 
+def page(connection: Connection, cursor: str | None, limit: int) -> tuple[list[Row[Any]], str | None]:
+    """The campaigns that the caller may see, the newest first, and the cursor of the following page.
+
+    Raises:
+        Invalid: the cursor is not one of ours.
+    """
+    before = None if cursor is None else candidates.read_cursor(cursor)
+    rows = connection.execute(
+        text(
+            f"""
+            select * from campaign c where {VISIBLE} and (cast(:before as bigint) is null or id < :before)
+            order by id desc limit :limit
+            """
+        ),
+        {**visible(), "before": before, "limit": limit + 1},
+    ).all()
+    found = list(rows[:limit])
+    return found, candidates.write_cursor(found[-1].id) if len(rows) > limit else None
+
+
 def locked(connection: Connection, name: str) -> Row[Any]:
     """The campaign's row, locked until the transaction ends.
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
 from evolution.fitness import fitness
-from evolution.result_files import ResultRow
 from hypevolve import messages
 from server import judging
 from server.errors import Invalid, NotFound
@@ -90,17 +89,18 @@ def page(
             order by k.number {order} limit :limit
             """
         ),
-        {"campaign": campaign_id, "state": state, "after": None if cursor is None else _number(cursor), "limit": limit + 1},
+        {"campaign": campaign_id, "state": state, "after": None if cursor is None else read_cursor(cursor), "limit": limit + 1},
     ).all()
     items = [_candidate(row) for row in rows[:limit]]
-    return messages.CandidatePage(items=items, next=_cursor(items[-1].number) if len(rows) > limit else None)
+    return messages.CandidatePage(items=items, next=write_cursor(items[-1].number) if len(rows) > limit else None)
 
 
-def _cursor(number: int) -> str:
+def write_cursor(number: int) -> str:
     return base64.urlsafe_b64encode(f"n{number}".encode()).decode().rstrip("=")
 
 
-def _number(cursor: str) -> int:
+def read_cursor(cursor: str) -> int:
+    """Raises Invalid: the cursor is not one of ours."""
     try:
         decoded = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         if not decoded.startswith("n"):
@@ -140,21 +140,6 @@ def curve(connection: Connection, campaign: Row[Any], number: int) -> messages.E
         {"campaign": campaign.id, "number": number},
     )
     return messages.EpochCurve(number=number, epochs=[messages.EpochRow(epoch=r.epoch, metrics=r.metrics) for r in rows])
-
-
-def finished(connection: Connection, campaign_id: int) -> Iterator[ResultRow]:
-    """Every done candidate in the order of numbers; imported ones, whose metrics were not all kept, stand outside."""
-    rows = connection.execute(
-        text(
-            """
-            select k.number, k.hyp, r.metrics, k.fitness from candidate k join result r on r.candidate_id = k.id and r.counts
-            where k.campaign_id = :campaign and k.state = 'done' order by k.number
-            """
-        ),
-        {"campaign": campaign_id},
-    )
-    for row in rows:
-        yield ResultRow(number=row.number, hyp=row.hyp, metrics=row.metrics, fitness=row.fitness)
 
 
 def _candidate(row: Row[Any]) -> messages.Candidate:

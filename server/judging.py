@@ -10,6 +10,7 @@ it, or after it. Readers see the old ranking until COMMIT. A result that arrives
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +45,10 @@ def judged(weights: str, metrics: str) -> str:
 DONE = """
     from candidate k left join result r on r.candidate_id = k.id and r.counts
     where k.campaign_id = :id and k.state = 'done'"""
+
+
+def as_json(weights: Mapping[str, float]) -> str:
+    return json.dumps(dict(weights))
 
 
 def refuse_unweighable(connection: Connection, campaign_id: int, weights: Mapping[str, float]) -> None:

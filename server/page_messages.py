@@ -35,6 +35,7 @@ class CampaignLine(Answer):
 class CampaignsPage(Answer):
     now: datetime
     items: list[CampaignLine]
+    next: str | None  # the cursor of the following page
 
 
 class InsightPage(Answer):

@@ -28,7 +28,7 @@ from evolution import fitness
 from evolution.campaign import Campaign
 from evolution.result_files import ResultRow, yaml_value
 from hypevolve import __version__, messages
-from server import campaigns, candidates, charts, health, insights, page_words, plots, views
+from server import campaigns, candidates, charts, health, insights, page_words, plots, result_rows, views
 from server.access import COOKIE, needs
 from server.caller import acting
 from server.coordinator import coordinator_of
@@ -76,9 +76,9 @@ pages = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 @twins.get("/campaigns.json", dependencies=[needs("read")])
-async def campaigns_twin(request: Request) -> CampaignsPage:
-    """What the page of all campaigns shows."""
-    return await _read(request, views.campaign_list)
+async def campaigns_twin(request: Request, cursor: Cursor = None) -> CampaignsPage:
+    """What the page of all campaigns shows, from `cursor` on."""
+    return await _read(request, partial(views.campaign_list, cursor=cursor))
 
 
 @twins.get("/workers.json", dependencies=[needs("read")])
@@ -108,11 +108,10 @@ async def candidate_twin(request: Request, name: str, number: Number) -> Candida
 
 
 @pages.get("/", dependencies=[needs("read")])
-async def campaigns_page(request: Request) -> Response:
-    shown = await _read(request, views.campaign_list)
-    return await _page(
-        request, "campaigns.html", shown, alive=not shown.items or any(c.state != "finished" for c in shown.items)
-    )
+async def campaigns_page(request: Request, cursor: Cursor = None) -> Response:
+    shown = await _read(request, partial(views.campaign_list, cursor=cursor))
+    alive = not shown.items or any(c.state != "finished" for c in shown.items)
+    return await _page(request, "campaigns.html", shown, alive=alive, cursor=cursor)
 
 
 @pages.get("/workers", dependencies=[needs("read")])
@@ -159,16 +158,18 @@ async def _insight(request: Request, name: str) -> InsightPage:
 async def evolve_sheet(request: Request, name: str, v: str = "", dark: bool = False) -> Response:
     """`evolve.png` for the page: on paper of the page's colour, and kept by the browser until there is another result."""
 
-    def read(connection: Connection) -> tuple[Campaign, list[ResultRow], str]:
+    def read(connection: Connection) -> tuple[Campaign, int, list[ResultRow], str]:
         row = campaigns.find(connection, name)
-        rows = list(candidates.finished(connection, row.id))
-        return Campaign.from_document(row.document), rows, _sheet_version(row.created_at, len(rows))
+        done, rows = result_rows.sample(connection, row, None)
+        campaign = Campaign.from_document({**row.document, "imported": []})
+        return campaign, done, rows, _sheet_version(row.created_at, done)
 
     coordinator = coordinator_of(request)
-    campaign, rows, version = await _read(request, read)
+    campaign, done, rows, version = await _read(request, read)
     if not rows:
         raise NotFound("no-result", f"no candidate of '{name}' has finished yet, so there is nothing to draw")
-    png = await coordinator.drawing(lambda: plots.evolve_png(campaign.space, rows, title=campaign.name, dark=dark))
+    space, title = campaign.space, campaign.name
+    png = await coordinator.drawing(lambda: plots.evolve_png(space, rows, title=title, dark=dark, done=done))
     kept = "private, max-age=86400, immutable" if v == version else "no-store"
     return Response(png, media_type="image/png", headers={"Cache-Control": kept})
 

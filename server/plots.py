@@ -55,8 +55,8 @@ _drawn: OrderedDict[str, bytes] = OrderedDict()
 _drawing = threading.Lock()  # one sheet at a time: who waits for the same sheet finds it drawn
 
 
-def evolve_png(space: Space, rows: Sequence[ResultRow], *, title: str, dark: bool = False) -> bytes:
-    """The sheet as PNG. Sheets of the same rows are drawn once.
+def evolve_png(space: Space, rows: Sequence[ResultRow], *, title: str, dark: bool = False, done: int | None = None) -> bytes:
+    """The sheet as PNG. Sheets of the same rows are drawn once. ``done`` says of how many candidates ``rows`` are a sample.
 
     Raises:
         ValueError: there is no row, or no gene.
@@ -67,13 +67,14 @@ def evolve_png(space: Space, rows: Sequence[ResultRow], *, title: str, dark: boo
     fitness = np.array([row.fitness for row in rows], dtype=np.float64)
     numbers = [row.number for row in rows]
     digest = hashlib.sha256(
-        repr((space.genes, title, dark, numbers)).encode() + values.tobytes() + fitness.tobytes()
+        repr((space.genes, title, dark, done, numbers)).encode() + values.tobytes() + fitness.tobytes()
     ).hexdigest()
     with _drawing:
         png = _drawn.get(digest)
         if png is None:
             best = int(np.lexsort((np.array(numbers), -fitness))[0])
-            png = _drawn[digest] = _sheet(space, values, fitness, best, numbers[best], title, DARK if dark else LIGHT)
+            words = (title, _legend(len(rows), done, numbers[best], float(fitness[best])))
+            png = _drawn[digest] = _sheet(space, values, fitness, best, words, DARK if dark else LIGHT)
             while len(_drawn) > CACHED:
                 _drawn.popitem(last=False)
         _drawn.move_to_end(digest)
@@ -102,7 +103,7 @@ def stuck(values: Floats) -> bool:
     return len(values) >= STUCK_FROM and bool(np.all(values == values[0]))
 
 
-def _sheet(space: Space, values: Floats, fitness: Floats, best: int, number: int, title: str, ink: _Ink) -> bytes:
+def _sheet(space: Space, values: Floats, fitness: Floats, best: int, words: tuple[str, str], ink: _Ink) -> bytes:
     _, columns = shape(len(space))
     width, height = _inches(len(space))
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor=ink.paper)
@@ -120,14 +121,19 @@ def _sheet(space: Space, values: Floats, fitness: Floats, best: int, number: int
         axes = figure.add_axes(box, facecolor=ink.paper)
         _panel(axes, gene, values[:, index], fitness, best, (low, high), ink)
         _fitness_ticks(axes, low, high, first=column == 0)
-    done = f"{page_words.count(len(fitness), 'candidate')} done"
+    title, legend = words
     _words(figure, LEFT / width, 1 - 0.22 / height, title[:90], size=12, color=ink.text, weight="bold")
-    judged = page_words.fitness(float(fitness[best]))
-    legend = f"{done} · best #{number} fitness {judged} (+) · default dashed · colour: density"
     _words(figure, LEFT / width, 1 - 0.43 / height, legend, size=8, color=ink.faint)
     target = io.BytesIO()
     figure.savefig(target, format="png", facecolor=ink.paper)
     return target.getvalue()
+
+
+def _legend(drawn: int, done: int | None, best: int, fitness: float) -> str:
+    told = f"{page_words.count(done or drawn, 'candidate')} done"
+    if done is not None and done > drawn:
+        told += f", {drawn} of them drawn"
+    return f"{told} · best #{best} fitness {page_words.fitness(fitness)} (+) · default dashed · colour: density"
 
 
 def _words(figure: Figure, x: float, y: float, words: str, **look: Any) -> None:

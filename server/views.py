@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, text
 from evolution.campaign import Campaign
 from hypevolve import messages
 from server import campaigns, candidates, event_words, fair, fleet, gene_views, tally
-from server.caller import VISIBLE, visible
+from server.caller import visible
 from server.gene_views import GeneLine
 from server.page_messages import (
     AttemptLine,
@@ -31,18 +31,21 @@ from server.page_messages import (
 )
 
 PAGE = 25
+JUMPS = 200  # of a line of the list
 DRAWN, NEWEST_DRAWN = 1000, 250  # dots of a history; a page of a million candidates is as quick as one of a thousand
 CHILDREN_WITHIN = 1000  # numbers after a candidate among which its children are looked for
 LATE_S = 40.0  # a worker without a lease asks at least every half minute; there is no goodbye
 GONE_S = 90.0  # so long without a lease and without a word, it is gone
 
 
-def campaign_list(connection: Connection) -> CampaignsPage:
-    """Every campaign in a line, the newest first."""
-    rows = connection.execute(
-        text(f"select * from campaign c where {VISIBLE} order by created_at desc, id desc"), visible()
-    ).all()
-    jumps = _jumps(connection)
+def campaign_list(connection: Connection, cursor: str | None = None) -> CampaignsPage:
+    """A page of campaigns, a line each, the newest first.
+
+    Raises:
+        Invalid: the cursor is not one of ours.
+    """
+    rows, more = campaigns.page(connection, cursor, PAGE)
+    jumps = _jumps(connection, [row.id for row in rows])
     busy = _busy(fleet.workers(connection))
     items = []
     for row in rows:
@@ -62,7 +65,7 @@ def campaign_list(connection: Connection) -> CampaignsPage:
                 created_at=summary.created_at,
             )
         )
-    return CampaignsPage(now=_now(connection), items=items)
+    return CampaignsPage(now=_now(connection), items=items, next=more)
 
 
 def campaign(connection: Connection, name: str, *, state: messages.State | None, cursor: str | None) -> CampaignPage:
@@ -170,11 +173,21 @@ def _change(found: messages.Candidate | None, default: messages.Candidate | None
     return Change(delta=delta, percent=100 * delta / abs(default.fitness) if default.fitness else None)
 
 
-def _jumps(connection: Connection) -> dict[int, list[tuple[int, float]]]:
-    """Where each campaign's best so far rose: few rows, however many candidates there are."""
+def _jumps(connection: Connection, campaign_ids: Sequence[int]) -> dict[int, list[tuple[int, float]]]:
+    """Where each campaign's best so far rose, the newest of very many."""
+    rows = connection.execute(
+        text(
+            f"""
+            select c.id, j.number, j.fitness from unnest(cast(:ids as bigint[])) as c (id)
+            cross join lateral (select number, fitness from jump where campaign_id = c.id order by number desc limit {JUMPS}) j
+            order by c.id, j.number
+            """
+        ),
+        {"ids": list(campaign_ids)},
+    )
     found: dict[int, list[tuple[int, float]]] = {}
-    for row in connection.execute(text("select campaign_id, number, fitness from jump order by campaign_id, number")):
-        jumps = found.setdefault(row.campaign_id, [])
+    for row in rows:
+        jumps = found.setdefault(row.id, [])
         if not jumps or row.fitness > jumps[-1][1]:
             jumps.append((row.number, row.fitness))
     return found
@@ -186,7 +199,8 @@ def _history(connection: Connection, campaign: Row[Any], done: int) -> list[tupl
     if done > DRAWN:
         some = f"""
             and (number = any(array(select generate_series(0, :bred, greatest(:bred / {DRAWN}, 1))))
-                 or number > :bred - {NEWEST_DRAWN} or number = any(array(select number from jump where campaign_id = :id)))
+                 or number > :bred - {NEWEST_DRAWN} or number = any(array(
+                   select number from jump where campaign_id = :id order by number desc limit {DRAWN})))
         """
     rows = connection.execute(
         text(

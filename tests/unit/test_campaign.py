@@ -141,7 +141,7 @@ def test_rows_of_earlier_evolutions():
     space = lineage_space()
     metrics = {"precision": 0.5, "recall": 0.25, "map50": 0.4, "map50_95": 0.2, "val_box": 0.1, "val_obj": 0.2, "val_cls": 0.3}
     rows = [ResultRow(0, HYP, metrics, 0.22)]
-    files = {"evolve.csv": evolve_csv(space, rows), "old.txt": evolve_txt(space, rows)}
+    files = {"evolve.csv": "".join(evolve_csv(space, rows)), "old.txt": "".join(evolve_txt(space, rows))}
     campaign = read(MINIMAL + "seed_from: [evolve.csv, old.txt]\n", **files)
     assert len(campaign.imported) == 2
     assert campaign.imported[0].metrics == metrics

@@ -133,7 +133,7 @@ def test_init_leaves_nothing_behind_that_validate_would_refuse(here: Path, capsy
 def test_init_takes_the_rows_of_an_earlier_evolution(here: Path) -> None:
     space = lineage_space()
     row = ResultRow(0, space.start, dict.fromkeys(COLUMNS.values(), 0.5), 0.5)
-    (here / "evolve.csv").write_text(evolve_csv(space, [row]))
+    (here / "evolve.csv").write_text("".join(evolve_csv(space, [row])))
     assert cli.main(["init", "--from", "evolve.csv", "-o", "new.yaml"]) == 0
     assert "seed_from" in (here / "new.yaml").read_text()
 

@@ -135,7 +135,7 @@ def test_each_fault_of_a_campaign_is_said_once():
 def test_people_are_told_where_nobody_answers():
     script = Script(httpx.ConnectError("Connection refused"))
     with pytest.raises(Unreachable) as caught:
-        script.client(RetryPolicy(patience_s=6)).campaigns()
+        next(script.client(RetryPolicy(patience_s=6)).campaigns())
     assert "http://coordinator:8080" in str(caught.value)
     assert "is it running" in str(caught.value)
     assert len(script.requests) == 4  # 0.5 + 1 + 2, and 4 more would be more than 6
@@ -144,7 +144,7 @@ def test_people_are_told_where_nobody_answers():
 
 def test_a_fault_of_the_server_is_named_after_patience():
     with pytest.raises(ServerFault, match="boom"):
-        Script(problem(500, "boom")).client(RetryPolicy(patience_s=1)).campaigns()
+        next(Script(problem(500, "boom")).client(RetryPolicy(patience_s=1)).campaigns())
 
 
 def test_a_stop_ends_repeating_for_ever():
@@ -183,7 +183,7 @@ def test_numbers_must_be_finite():
 
 def test_what_is_no_coordinator_is_called_so():
     with pytest.raises(ServerFault, match="not as a coordinator"):
-        Script(httpx.Response(200, text="<html>")).client().campaigns()
+        next(Script(httpx.Response(200, text="<html>")).client().campaigns())
     with pytest.raises(Invalid, match="http://host:8080"):
         Client("coordinator:8080")
 

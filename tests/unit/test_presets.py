@@ -72,14 +72,14 @@ def test_the_files_are_laid_out_as_the_programs_did():
     old = read("yolov3-2019")
     metrics = {"precision": 0.5, "recall": 0.25, "map50": 0.4, "map50_95": 0.2, "f1": 0.333, "val_box": 1.0, "val_obj": 2.0}
     row = result_files.ResultRow(0, old.space.decode(old.space.start), metrics | {"val_cls": 0.5}, 0.4)
-    text = result_files.evolve_txt(old.space, [row], "yolov3-2019")
+    text = "".join(result_files.evolve_txt(old.space, [row], "yolov3-2019"))
     assert text.startswith("        0.5       0.25        0.4      0.333        3.5        1.2       4.06")
     assert len(text.split()) == 5 + 18
     (again,) = earlier_results.read_result_file("evolve.txt", text, old.space, "yolov3-2019")
     assert again.metrics == {"precision": 0.5, "recall": 0.25, "map50": 0.4, "f1": 0.333, "val_loss": 3.5}
     newer = read("yolov3-2020")
     row = result_files.ResultRow(0, newer.space.start, metrics | {"val_cls": 0.5}, 0.4)
-    text = result_files.evolve_txt(newer.space, [row], "yolov3-2020")
+    text = "".join(result_files.evolve_txt(newer.space, [row], "yolov3-2020"))
     assert text.startswith("       0.5      0.25       0.4     0.333         1         2       0.5      3.54")
     with pytest.raises(earlier_results.InvalidResultFile, match="23 columns are 7 results and 16 hyps, the space has 18 genes"):
         earlier_results.read_result_file("evolve.txt", "0.1 " * 23, newer.space, "yolov3-2020")
@@ -87,8 +87,8 @@ def test_the_files_are_laid_out_as_the_programs_did():
 
 def test_tune_results_have_a_line_for_each_candidate():
     space = read("ultralytics-2026").space
-    rows = [result_files.ResultRow(n, space.start, {"map50_95": 0.1 * n, "f1": 0.2}, 0.1 * n) for n in (1, 0)]
-    first, second = result_files.tune_results(space, rows, "d.yaml").splitlines()
+    rows = [result_files.ResultRow(n, space.start, {"map50_95": 0.1 * n, "f1": 0.2}, 0.1 * n) for n in (0, 1)]
+    first, second = "".join(result_files.tune_results(space, rows, "d.yaml")).splitlines()
     assert first.startswith('{"iteration": 1, "fitness": 0.0, "hyperparameters": {"lr0": 0.01, ')
     assert '"datasets": {"d.yaml": {"metrics/mAP50-95(B)": 0.1}}' in second
 
