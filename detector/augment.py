@@ -9,23 +9,10 @@ import numpy as np
 
 from detector.cache import Picture
 from detector.objects import Objects
-from detector.samples import Layer, Sample, draw, objects_on, pasted_mask
-from evolution.hyperparameters import Hyperparameters
+from detector.samples import Layer, Sample, objects_on, pasted_mask
 
 FILL = 114
 _FILL = (FILL, FILL, FILL)
-
-
-def training_sample(
-    index: int,
-    pictures: Sequence[Picture],
-    hyp: Hyperparameters,
-    shape: tuple[int, int],
-    rng: np.random.Generator,
-    mosaics: bool = True,
-) -> tuple[np.ndarray, Objects]:
-    """``detector.samples.draw``, rendered."""
-    return render(draw(index, pictures, hyp, shape, rng, mosaics), pictures)
 
 
 def render(sample: Sample, pictures: Sequence[Picture]) -> tuple[np.ndarray, Objects]:

@@ -27,7 +27,8 @@ from worker.heartbeat import Heartbeat
 from worker.process import Died, Said, TrainingProcess
 from worker.quarantine import Quarantine
 from worker.sender import Sender
-from worker.spool import Parcel, Spool
+from worker.spool import Spool
+from worker.teller import Teller
 
 LONG_POLL_S = 20.0
 CANCEL_GRACE_S = 5.0  # from asking a training to stop to killing its process
@@ -84,6 +85,7 @@ class Slot(threading.Thread):
         self._stopping = threading.Event()
         self._log = logging.getLogger(f"worker.{device.label}")
         self._title = f"{desk.name}/{device.label}"
+        self._teller = Teller(desk.spool, desk.sender, self._title, self._log)
 
     def stop(self) -> None:
         """Hand the candidate back and end."""
@@ -209,14 +211,14 @@ class Slot(threading.Thread):
         try:
             desk.spool.hold(lease)
         except OSError as error:
-            self._tell(lease, "release", {"reason": "disk"})
+            self._teller.release(lease, "disk")
             raise CannotWork(f"cannot write in {desk.spool.folder}: {error.strerror}") from error
         if self._stopping.is_set():
-            self._tell(lease, "release", {"reason": "sigterm"})
+            self._teller.release(lease, "sigterm")
             return
         self._log.info("%s: leased %s #%d (attempt %s)", self._title, lease.campaign, lease.number, lease.token[:8])
         if hyp_hash(lease.hyp) != lease.hyp_hash:
-            self._fail(lease, "data", "the leased hyp set does not have the leased hyp_hash; was it changed on its way?", [])
+            self._teller.fail(lease, "data", "the leased hyp set does not have the leased hyp_hash; was it changed on its way?")
             return
         scratch = desk.spool.scratch(lease.token)
         try:
@@ -233,7 +235,9 @@ class Slot(threading.Thread):
                     checkpoints.finish(LAST_CHECKPOINT_S)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        self._conclude(lease, end, [epoch.model_dump() for epoch in left])
+        self._teller.conclude(lease, end, [epoch.model_dump() for epoch in left])
+        if end.get("kind") == "oom":
+            self._process.kill()  # a new process has all its memory back
 
     def _assignment(self, lease: messages.Lease, scratch: Path) -> dict[str, Any]:
         return {
@@ -299,50 +303,3 @@ class Slot(threading.Thread):
         else:
             return said
         return None
-
-    # ---- how it ended --------------------------------------------------------------------------------------------------------
-
-    def _conclude(self, lease: messages.Lease, end: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
-        if end["say"] == "done":
-            self._succeed(lease, end, epochs)
-        elif end["say"] == "failed":
-            self._fail(lease, end["kind"], end["detail"], epochs)
-        elif end["say"] == "cancelled":
-            self._desk.spool.drop(lease.token)
-            self._log.info("%s: %s #%d cancelled by the coordinator", self._title, lease.campaign, lease.number)
-        elif end["say"] == "not_installed":
-            self._tell(lease, "release", {"reason": end["reason"]})
-            raise CannotWork(f"{self._title}: {lease.campaign} #{lease.number} handed back: {end['detail']}")
-        else:
-            reason = "sigterm" if end["say"] == "stopped" else "interrupted"
-            self._tell(lease, "release", {"reason": reason})
-            self._log.info("%s: %s #%d handed back (%s)", self._title, lease.campaign, lease.number, reason)
-
-    def _succeed(self, lease: messages.Lease, end: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
-        result = messages.Result(
-            metrics=end["metrics"],
-            fitness=end["fitness"],
-            hyp_hash=end["hyp_hash"],
-            data_hash=end["data_hash"],
-            weights_hash=end["weights_hash"],
-            rung=lease.rung,
-            seconds=end["seconds"],
-            epochs=end["epochs"],
-        )
-        self._tell(lease, "result", result.model_dump(mode="json"), epochs)
-        shown = "".join(f" {name} {end['metrics'][name]:.3g}" for name in ("map50",) if name in end["metrics"])
-        outcome = f"done{shown} fitness {result.fitness:.4g} in {result.seconds:.3g} s"
-        self._log.info("%s: %s #%d %s", self._title, lease.campaign, lease.number, outcome)
-
-    def _fail(self, lease: messages.Lease, kind: messages.FailureKind, detail: str, epochs: list[dict[str, Any]]) -> None:
-        failure = messages.Failure(kind=kind, detail=detail[-8000:])
-        self._tell(lease, "failure", failure.model_dump(mode="json"), epochs)
-        lines = detail.strip().splitlines() or ["no detail"]
-        line = lines[-1] if kind == "crash" else lines[0]
-        self._log.warning("%s: %s #%d failed (%s): %s", self._title, lease.campaign, lease.number, kind, line)
-        if kind == "oom":
-            self._process.kill()  # a new process has all its memory back
-
-    def _tell(self, lease: messages.Lease, kind: Any, body: dict[str, Any], epochs: list[dict[str, Any]] | None = None) -> None:
-        self._desk.spool.put(Parcel.about(kind, self._desk.spool.url, lease, body, epochs or []))
-        self._desk.sender.wake()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector.augment import FILL, canvas, coloured, letterbox, render, training_sample
+from detector.augment import FILL, canvas, coloured, letterbox, render
 from detector.batches import training_batches, validation_batches
 from detector.cache import OUTLINE_POINTS, Picture
 from detector.objects import Objects
@@ -39,6 +39,11 @@ def picture(rng, height=SIDE, width=SIDE, objects=1, outlined=False):
     )
 
 
+def sample(index, pictures, hyp, rng):
+    """Pixels and objects of one training sample of SIDE x SIDE."""
+    return render(draw(index, pictures, hyp, (SIDE, SIDE), rng), pictures)
+
+
 def bounds(image, level=200):
     rows, columns = np.nonzero(image.max(2) >= level)
     return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], float)
@@ -62,7 +67,7 @@ def test_a_warped_box_encloses_the_warped_pixels(genes):
     rng = np.random.default_rng(0)
     seen = 0
     for _ in range(40):
-        image, objects = training_sample(0, [picture(rng)], replace(STILL, **genes), (SIDE, SIDE), rng)
+        image, objects = sample(0, [picture(rng)], replace(STILL, **genes), rng)
         if not len(objects.boxes):
             continue
         seen += 1
@@ -77,14 +82,14 @@ def test_a_warped_box_encloses_the_warped_pixels(genes):
 def test_without_rotation_the_box_fits_tightly():
     rng = np.random.default_rng(1)
     for _ in range(20):
-        image, objects = training_sample(0, [picture(rng)], replace(STILL, scale=0.3), (SIDE, SIDE), rng)
+        image, objects = sample(0, [picture(rng)], replace(STILL, scale=0.3), rng)
         np.testing.assert_allclose(objects.boxes[0], bounds(image), atol=1.6)
 
 
 def test_genes_at_zero_change_nothing():
     rng = np.random.default_rng(2)
     source = picture(rng, objects=2)
-    image, objects = training_sample(0, [source], STILL, (SIDE, SIDE), rng)
+    image, objects = sample(0, [source], STILL, rng)
     np.testing.assert_array_equal(image, source.pixels)
     np.testing.assert_allclose(objects.boxes, Objects.of(source.labels, source.outlines, SIDE, SIDE).boxes)
 
@@ -93,7 +98,7 @@ def test_flips_mirror_exactly():
     rng = np.random.default_rng(3)
     source = picture(rng)
     for gene, flip in (("fliplr", np.fliplr), ("flipud", np.flipud)):
-        image, objects = training_sample(0, [source], replace(STILL, **{gene: 1.0}), (SIDE, SIDE), rng)
+        image, objects = sample(0, [source], replace(STILL, **{gene: 1.0}), rng)
         np.testing.assert_array_equal(image, flip(source.pixels))
         np.testing.assert_allclose(objects.boxes[0], bounds(image), atol=1e-3)
 
@@ -103,7 +108,7 @@ def test_mosaic_shows_four_pictures_where_the_labels_say():
     pictures = [picture(rng, height, width) for height, width in ((96, 72), (60, 96), (96, 96), (48, 96))]
     counts = []
     for index in range(60):
-        image, objects = training_sample(index % 4, pictures, replace(STILL, mosaic=1.0), (SIDE, SIDE), rng)
+        image, objects = sample(index % 4, pictures, replace(STILL, mosaic=1.0), rng)
         assert image.shape == (SIDE, SIDE, 3)
         counts.append(len(objects.boxes))
         painted = np.zeros((SIDE, SIDE), bool)
@@ -184,7 +189,7 @@ def test_letterbox_centres_and_keeps_aspect():
 
 def test_a_sample_that_nothing_moves_is_its_picture():
     source = picture(np.random.default_rng(10))
-    image, _ = training_sample(0, [source], STILL, (SIDE, SIDE), np.random.default_rng(0))
+    image, _ = sample(0, [source], STILL, np.random.default_rng(0))
     assert image is source.pixels
 
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from detector import anchors, optim
-from detector.augment import training_sample
+from detector.augment import render
 from detector.cache import OUTLINE_POINTS, Picture
 from detector.loss import DetectionLoss
 from detector.models import Detector, architecture
+from detector.samples import draw
 from evolution.hyperparameters import Hyperparameters, lineage_space
 
 INERT = {"iou_t"}  # the yolov5 lineage matches by shape; the gene is kept so that hyp files stay complete
@@ -165,7 +166,9 @@ STILL = {"hsv_h": 0, "hsv_s": 0, "hsv_v": 0, "translate": 0, "scale": 0, "fliplr
 
 def samples(outlined=False, **genes):
     hyp = replace(DEFAULT, **{**STILL, **genes})
-    return [training_sample(0, [scene(outlined)], hyp, (SIDE, SIDE), np.random.default_rng((0, i))) for i in range(60)]
+    pictures, shape = [scene(outlined)], (SIDE, SIDE)
+    drawn = [draw(0, pictures, hyp, shape, np.random.default_rng((0, i))) for i in range(60)]
+    return [render(sample, pictures) for sample in drawn]
 
 
 def first_boxes(**genes):

@@ -14,11 +14,12 @@ import torch
 from detector import metrics, optim
 from detector.assign import assign
 from detector.assign_overlap import assign_by_overlap
-from detector.augment import training_sample
+from detector.augment import render
 from detector.boxes import decode, exponential_size, overlap
 from detector.cache import OUTLINE_POINTS, Picture
 from detector.lineages import OPERATING_POINT, loss_of
 from detector.models import Detector
+from detector.samples import draw
 from evolution.campaign import Campaign
 from evolution.hyperparameters import LINEAGES, Hyperparameters, lineage_space
 from evolution.preflight import preflight
@@ -264,7 +265,9 @@ def samples(hyp, gene, mosaic=0.0, outlined=False):
     """Sixty augmented samples in which only ``gene`` may act."""
     still = replace(hyp, **{name: 0.0 for name in (*MOVING, "copy_paste") if name != gene})
     still = replace(still, mosaic=hyp.mosaic if gene == "mosaic" else mosaic)
-    return [training_sample(0, [scene(outlined)], still, (SIDE, SIDE), np.random.default_rng((0, i))) for i in range(60)]
+    pictures, shape = [scene(outlined)], (SIDE, SIDE)
+    drawn = [draw(0, pictures, still, shape, np.random.default_rng((0, i))) for i in range(60)]
+    return [render(sample, pictures) for sample in drawn]
 
 
 def first(hyp, gene):
