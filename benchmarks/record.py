@@ -36,9 +36,10 @@ def _as_module(argv: list[str]) -> list[str]:
 
 
 def commit() -> str:
-    """The short commit, with ``+`` where the tree has changes."""
+    """The short commit, with ``+`` where the tree has changes other than in results."""
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    status = ["git", "status", "--porcelain", "-uno", "--", ".", ":!docs/results"]
+    changed = subprocess.run(status, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     return (head or "none") + ("+" if changed else "")
 
 

@@ -48,6 +48,7 @@ def test_where_a_step_goes():
     [
         ("map50 after 30 epochs of SGD, seeds 0 / 1", "detector-bccd-reference-setting", "map50"),
         ("map50_95, the same trainings", "detector-bccd-reference-setting", "map50_95"),
+        ("map50 after 10 epochs of the recipe for short budgets, seeds 0 / 1", "detector-bccd", "map50"),
     ],
 )
 def test_accuracy(first: str, name: str, metric: str):
