@@ -1,4 +1,4 @@
-"""What a campaign will do, said before the first training: which genes can move, which cannot and why, and the cost."""
+"""What a campaign will do, said before the first training: which genes can move, which cannot and why."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from evolution.yolov5_2021 import DECIMALS
 
 Status = Literal["moves", "fixed", "stuck at 0", "inert"]
 
-FACTS = ("classes", "polygons", "seconds_per_training")
+FACTS = ("classes", "polygons")
 FEW_VALUES = 101  # between the bounds; fewer steps than this are worth a word
 ROUNDED = ("yolov5-2021", "ultralytics-2025", "ultralytics-2026")  # strategies whose children have few decimals
 
@@ -33,12 +33,9 @@ class GeneReport:
 
 @dataclass(frozen=True)
 class Preflight:
-    """The report. ``epochs`` is the total over all trainings; ``cost`` says it in a line."""
+    """The report."""
 
     genes: tuple[GeneReport, ...]
-    trainings: int
-    epochs: int
-    cost: str
     notes: tuple[str, ...]
 
     def count(self, status: Status) -> int:
@@ -48,8 +45,8 @@ class Preflight:
 def preflight(campaign: Campaign, facts: Mapping[str, Any] | None = None) -> Preflight:
     """The report on a campaign.
 
-    ``facts``, where known, are what the detector says of the data and the machine: ``classes`` (how many), ``polygons``
-    (whether objects have outlines), ``seconds_per_training``.
+    ``facts``, where known, are what the detector says of the data: ``classes`` (how many), ``polygons`` (whether objects have
+    outlines).
 
     Raises:
         ValueError: a fact has an unknown name.
@@ -63,11 +60,6 @@ def preflight(campaign: Campaign, facts: Mapping[str, Any] | None = None) -> Pre
     rounded = campaign.strategy in ROUNDED
     limits = _limits(campaign)
     genes = tuple(_report(gene, strategy, inert, limits, rounded) for gene in campaign.space)
-    trainings, epochs = campaign.candidates, campaign.candidates * campaign.epochs
-    cost = f"{trainings:,} trainings x {campaign.epochs:,} epochs = {epochs:,} epochs"
-    seconds = facts.get("seconds_per_training")
-    if seconds is not None:
-        cost += f" (about {_duration(trainings * seconds)} on 1 device, from {seconds:.3g} s a training)"
     notes = list(campaign.notes)
     stuck = [gene.name for gene in genes if gene.status == "stuck at 0"]
     if stuck:
@@ -75,7 +67,7 @@ def preflight(campaign: Campaign, facts: Mapping[str, Any] | None = None) -> Pre
         notes.append(f"{', '.join(stuck)} start at 0 and stay there, since mutation multiplies: {remedy}")
     if campaign.imported:
         notes.append(f"{len(campaign.imported):,} imported rows stand outside the budget")
-    return Preflight(genes, trainings, epochs, cost, tuple(notes))
+    return Preflight(genes, tuple(notes))
 
 
 def _report(gene: Gene, strategy: Strategy, inert: Mapping[str, str], limits: Mapping[str, float], rounded: bool) -> GeneReport:
@@ -132,10 +124,3 @@ def _stays_zero(campaign: Campaign, strategy: Strategy, name: str) -> bool:
         return False
     gene = campaign.space[name]
     return gene.start == 0 and not strategy.moves(gene, 0.0)
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 3 * 86400.0), ("h", 5400.0), ("min", 90.0)):
-        if seconds >= size:
-            return f"{seconds / {'days': 86400, 'h': 3600, 'min': 60}[unit]:.3g} {unit}"
-    return f"{seconds:.3g} s"

@@ -101,6 +101,40 @@ def preflight_of(file: CampaignFile, facts: Mapping[str, Any] | None = None) -> 
     return preflight(file.campaign, facts)
 
 
+def cost_of(file: CampaignFile, **known: Any) -> Any:
+    """What the campaign will cost (evolution.cost.Cost)."""
+    from evolution.cost import cost
+
+    return cost(file.campaign, **known)
+
+
+def trial_of(file: CampaignFile, limit_s: float) -> tuple[Any, str]:
+    """The beginning of a training of the start hyp set (detector.trial.Trial), and the device it ran on, as a worker would.
+
+    Raises:
+        CommandFailed: it cannot be trained.
+    """
+    import torch
+
+    from detector.errors import DataError, TrainingDiverged
+    from detector.execution import Execution
+    from detector.scenario import Scenario
+    from detector.trial import trial
+    from evolution.hyperparameters import Hyperparameters, split_hyp
+
+    genes, instead = split_hyp(file.campaign.space.decode(file.campaign.space.start))
+    scenario = Scenario.from_mapping({**file.campaign.base, **instead}, data_root=file.folder)
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        torch.set_num_threads(1)
+    try:
+        hyp = Hyperparameters.from_mapping(genes, scenario.lineage)
+        found = trial(hyp, scenario, limit_s=limit_s, execution=Execution(device))
+    except (DataError, TrainingDiverged) as error:
+        raise CommandFailed(f"the start hyp set cannot be trained: {error}", INVALID) from None
+    return found, "one core" if device == "cpu" else device
+
+
 def counted(report: Any) -> str:
     """``29 genes: 20 move, 4 fixed, 5 stuck at 0`` from a preflight."""
     words = {"moves": "move", "fixed": "fixed", "stuck at 0": "stuck at 0", "inert": "inert"}

@@ -82,9 +82,15 @@ def init(
 
 
 @app.command()
-def validate(context: typer.Context, campaign: CampaignPath) -> None:
+def validate(
+    context: typer.Context,
+    campaign: CampaignPath,
+    devices: Annotated[int, typer.Option(min=1, max=100_000, help="How many shall train, one candidate each.")] = 1,
+    seconds: Annotated[float | None, typer.Option(min=0.001, help="What a training takes.")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Find out on this machine, in about 20 s.")] = False,
+) -> None:
     """Say what a campaign will do: which genes move, which cannot and why, and what it costs."""
-    offline.validate(context.obj, campaign)
+    offline.validate(context.obj, campaign, devices=devices, seconds=seconds, measure=measure)
 
 
 @app.command("check-strategy")

@@ -234,12 +234,14 @@ class Counts(Answer):
 class Budget(Answer):
     """The limits besides the number of candidates, and how far each is used; the first that is reached ends the campaign.
 
-    ``device_hours`` are hours in which attempts held devices, times the devices; ``since_best`` candidates ended after the
-    best.
+    ``device_hours`` are hours in which attempts held devices, times the devices; ``hours_left`` what is expected to come on top
+    until the last candidate is trained or ``gpu_hours`` are used, None before a candidate has ended and after the end;
+    ``since_best`` candidates ended after the best.
     """
 
     gpu_hours: float | None = None
     device_hours: float = 0.0
+    hours_left: float | None = None
     deadline: datetime | None = None
     patience: int | None = None
     since_best: int = 0

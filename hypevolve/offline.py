@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from hypevolve import campaign_file, programs
-from hypevolve.console import CommandFailed, Output
+from hypevolve.console import CommandFailed, Output, duration
 
 CONFLICT, USAGE = 4, 2
 PRESET = "hybrid"
+MEASURED_S = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,11 +110,13 @@ def _write(path: Path, text: str) -> None:
         raise CommandFailed(f"cannot write {path}: {error.strerror}; give another file with -o") from error
 
 
-def validate(output: Output, path: Path) -> None:
-    """The preflight of a campaign file.
+def validate(output: Output, path: Path, *, devices: int = 1, seconds: float | None = None, measure: bool = False) -> None:
+    """The preflight of a campaign file, and what it will cost on ``devices`` that train one candidate each.
+
+    How long a training takes is stated in ``seconds``, or measured.
 
     Raises:
-        CommandFailed: the campaign, its base scenario or its data is invalid.
+        CommandFailed: the campaign, its base scenario or its data is invalid, or there is nothing to measure.
     """
     file = campaign_file.read(path)
     facts, told, unchecked = _look(file)
@@ -120,19 +124,62 @@ def validate(output: Output, path: Path) -> None:
     notes = [*report.notes, *(str(remark) for remark in told.get("remarks", ()))]
     if unchecked:
         notes.append(f"not checked: {unchecked}")
+    size = None
+    if measure:
+        seconds, size, said = _measure(file, unchecked)
+        notes.append(said)
+    price = campaign_file.cost_of(file, seconds=seconds, devices=devices, checkpoint_bytes=size)
     genes = [dataclasses.asdict(gene) for gene in report.genes]
     if output.json:
         data = {key: value for key, value in told.items() if key != "remarks"}
-        document = {"campaign": file.campaign.name, "genes": genes, "trainings": report.trainings, "epochs": report.epochs}
-        output.document(document | {"cost": report.cost, "notes": notes, "data": data or None})
+        document = {"campaign": file.campaign.name, "genes": genes, "cost": dataclasses.asdict(price)}
+        output.document(document | {"notes": notes, "data": data or None})
         return
     output.table(genes, ("name", "start", "gain", "lower", "upper", "status", "note"))
     output.say(campaign_file.counted(report))
     if told:
         output.say(data_words(told))
-    output.say(report.cost)
+    for line in cost_words(price, file.campaign.epochs, file.campaign.candidates, file.campaign.deadline):
+        output.say(line)
     for note in notes:
         output.say(f"note: {note}")
+
+
+def _measure(file: campaign_file.CampaignFile, unchecked: str) -> tuple[float, int | None, str]:
+    """Seconds of a training, bytes of a checkpoint, and how that was found."""
+    if unchecked:
+        raise CommandFailed(f"a training cannot be measured here: {unchecked}; state it with --seconds", USAGE)
+    found, device = campaign_file.trial_of(file, MEASURED_S)
+    if found.share == 1:
+        return found.seconds, found.checkpoint_bytes, f"measured: one whole training on {device}"
+    return (
+        found.seconds,
+        found.checkpoint_bytes,
+        f"measured: the first {found.share:.1%} of a training on {device}; its last evaluation comes on top",
+    )
+
+
+def cost_words(price: Any, epochs: int, planned: int, deadline: str | None) -> list[str]:
+    """What is to be said of a cost (evolution.cost.Cost), a line each."""
+    words = f"cost: {price.trainings:,} trainings x {epochs:,} epochs = {price.epochs:,} epochs"
+    if price.seconds is None:
+        return [f"{words}; add --measure, or --seconds of a training, for hours and an end"]
+    words += f", {price.device_hours:.3g} device-hours from {price.seconds:.3g} s a training"
+    if price.trainings < planned:
+        words += f" (budget.gpu_hours ends it before {planned:,})"
+    end = datetime.now().astimezone() + timedelta(seconds=price.wall_s)
+    device = "1 device" if price.devices == 1 else f"{price.devices} devices"
+    lines = [words, f"on {device}: {duration(price.wall_s)}; started now it ends about {end:%a %d %b %Y, %H:%M}"]
+    if deadline is not None and end > datetime.fromisoformat(deadline):
+        lines.append(f"note: budget.deadline {deadline} comes first, after about {_share_until(price, deadline):.0%} of it")
+    if price.checkpoint_bytes is not None:
+        lines.append(f"checkpoints: {price.checkpoint_bytes / 1e6:,.0f} MB in the coordinator's store at most")
+    return lines
+
+
+def _share_until(price: Any, deadline: str) -> float:
+    left = (datetime.fromisoformat(deadline) - datetime.now().astimezone()).total_seconds()
+    return max(left, 0.0) / float(price.wall_s)
 
 
 def _look(file: campaign_file.CampaignFile) -> tuple[dict[str, Any], dict[str, Any], str]:

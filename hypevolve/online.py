@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from hypevolve import campaign_file, messages, programs
@@ -146,8 +147,12 @@ def campaign_words(campaign: messages.Campaign, url: str) -> list[tuple[str, str
     if budget.gpu_hours or budget.deadline or budget.patience:
         limits = budget_words(campaign).partition("candidates, ")[2]
         words.append(("budget", limits + (f"; {budget.reached} is reached" if budget.reached else "")))
+    if budget.device_hours or budget.hours_left is not None:
+        left = "" if budget.hours_left is None else f", about {budget.hours_left:.2g} left"
+        words.append(("device-hours", f"{budget.device_hours:.2g} used{left}"))
     if campaign.eta_s is not None:
-        words.append(("eta", duration(campaign.eta_s)))
+        end = datetime.now().astimezone() + timedelta(seconds=campaign.eta_s)
+        words.append(("eta", f"{duration(campaign.eta_s)}, {end:%a %d %b, %H:%M}"))
     if campaign.best is not None:
         words.append(("best", best_words(campaign).removeprefix("best ")))
         for gene in gene_changes(campaign.document, campaign.best.hyp):

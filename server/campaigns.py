@@ -207,6 +207,8 @@ def summary(connection: Connection, row: Row[Any]) -> messages.Campaign:
     best = candidates.best(connection, row.id, 1)
     budget = _budget(connection, row)
     state = _state(connection, row, counts, budget)
+    if state not in ("finished", "cancelled"):
+        budget = budget.model_copy(update={"hours_left": _hours_left(counts, budget, numbers.device_s / 3600)})
     rate = connection.execute(
         text(
             """
@@ -253,6 +255,16 @@ def _state(connection: Connection, row: Row[Any], counts: messages.Counts, budge
     if halted and connection.execute(text(f"select {HALTED} from campaign c where c.id = :id"), {"id": row.id}).scalar_one():
         return "halted"
     return "running"
+
+
+def _hours_left(counts: messages.Counts, budget: messages.Budget, ended_hours: float) -> float | None:
+    """What the open candidates will cost at the price of those that have ended, with all that was lost on the way."""
+    ended = counts.done + counts.failed
+    if not ended or not ended_hours:
+        return None
+    still_open = counts.planned - ended - counts.cancelled
+    left = max(still_open * ended_hours / ended - (budget.device_hours - ended_hours), 0.0)
+    return left if budget.gpu_hours is None else min(left, max(budget.gpu_hours - budget.device_hours, 0.0))
 
 
 def _budget(connection: Connection, row: Row[Any]) -> messages.Budget:

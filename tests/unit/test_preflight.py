@@ -27,15 +27,6 @@ def test_the_preset_says_what_moves():
     )
 
 
-def test_cost():
-    report = preflight(campaign(), {"seconds_per_training": 150.0})
-    assert (report.trainings, report.epochs) == (300, 3000)
-    assert report.cost == "300 trainings x 10 epochs = 3,000 epochs (about 12.5 h on 1 device, from 150 s a training)"
-    assert preflight(campaign()).cost == "300 trainings x 10 epochs = 3,000 epochs"
-    assert "about 2 min on" in preflight(campaign(budget={"candidates": 10}), {"seconds_per_training": 12}).cost
-    assert "about 20.8 days on" in preflight(campaign(), {"seconds_per_training": 6000}).cost
-
-
 def test_facts_of_the_data():
     report = statuses(campaign(space={"copy_paste": {"start": 0.3}}), {"classes": 1, "polygons": False})
     assert [name for name, status in report.items() if status == "inert"] == ["cls", "cls_pw", "copy_paste"]
@@ -73,5 +64,5 @@ def test_notes_on_single_genes():
 
 
 def test_unknown_facts_are_refused():
-    with pytest.raises(ValueError, match="fact 'clases' is unknown; known: classes, polygons, seconds_per_training"):
+    with pytest.raises(ValueError, match="fact 'clases' is unknown; known: classes, polygons"):
         preflight(campaign(), {"clases": 1})
