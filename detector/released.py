@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -78,7 +79,19 @@ def _load(path: Path) -> Any:
         prefix = name.partition("/")[0]
         if f"{prefix}/byteorder" in entries and archive.read(f"{prefix}/byteorder") != b"little":
             raise ValueError("byte order")
-        return _Unpickler(archive.read(name), lambda key: archive.read(f"{prefix}/data/{key}")).load()
+        content = archive.read(name)
+        _refuse_claims(content)
+        return _Unpickler(content, lambda key: archive.read(f"{prefix}/data/{key}")).load()
+
+
+def _refuse_claims(content: bytes) -> None:
+    """A pickle must not ask for more than it holds: the memo's place 2^31, in ten bytes, is 32 GB to Python's unpickler.
+
+    Lengths are held to the content by ``genops`` itself.
+    """
+    for operation, argument, _ in pickletools.genops(content):
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT", "FRAME") and argument > len(content):
+            raise pickle.UnpicklingError("more than there is")
 
 
 class _Opaque:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -108,3 +109,15 @@ def test_what_once_crashed_a_parser_is_refused(name: str, data: bytes) -> None:
     with pytest.raises(parser.refusals) as refused:
         parser.parse(data)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("claim", [b"r\0\0\0\4", b"\x8e\0\0\0\x20\0\0\0\0", b"\x96\0\0\0\x20\0\0\0\0"])
+def test_a_small_pickle_claims_no_memory(claim: bytes) -> None:
+    """A place in the memo, and texts of a length, half a gigabyte and more each."""
+    parser = PARSERS["pickle"]()
+    tracemalloc.start()
+    with pytest.raises(parser.refusals):
+        parser.parse(b"\x80\5}" + claim + b".")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
