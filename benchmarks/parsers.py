@@ -114,7 +114,7 @@ def _earlier_results(name: str) -> Parser:
         "evolve.txt": lambda: evolve_txt(space, rows),
         "tune_results.ndjson": lambda: tune_results(space, rows, "d"),
     }[name]()
-    return Parser(_text(lambda text: read_result_file(name, text, space)), (InvalidInput,), (written.encode(),))
+    return Parser(_text(lambda text: read_result_file(name, text, space)), (InvalidInput,), ("".join(written).encode(),))
 
 
 # ---- what crosses the network ----------------------------------------------------------------------------------------------
