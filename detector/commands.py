@@ -143,7 +143,7 @@ def val(options: argparse.Namespace) -> int:
         )
     model = opened.model.to(options.device)
     hyp = Hyperparameters.from_mapping({}, model.lineage)
-    found, losses = detect(model, loss_of(model, hyp, imgsz), pictures.val, options.batch, options.device)
+    found, losses = detect(model, loss_of(model, hyp, imgsz), pictures.val, options.batch, options.device, progress=_bar)
     metrics = judge(found, [truth(p) for p in pictures.val], model.classes, OPERATING_POINT[model.lineage])
     metrics |= dict(zip(("val_box", "val_obj", "val_cls"), losses.tolist(), strict=True))
     print(f"images {len(pictures.val)}", *(f"{key} {value:.4f}" for key, value in metrics.items()))
@@ -167,7 +167,8 @@ def predict(options: argparse.Namespace) -> int:
         bad.append(why)
         print(f"detector predict: {why}", file=sys.stderr)
 
-    rows = write(opened, options.source, options.out, options.imgsz or opened.imgsz, options.conf, options.device, skipped)
+    imgsz = options.imgsz or opened.imgsz
+    rows = write(opened, options.source, options.out, imgsz, options.conf, options.device, skipped, progress=_bar)
     boxes = sum(len(row["boxes"]) for row in rows)
     print(f"{len(rows)} images, {boxes} boxes above {options.conf:g}: {options.out}/predictions.json")
     if bad:

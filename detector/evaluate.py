@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -35,12 +35,18 @@ def evaluate(
 
 @torch.inference_mode()
 def detect(
-    model: Detector, loss: Loss, pictures: Sequence[Picture], batch: int, device: str, on_device: bool = False
+    model: Detector,
+    loss: Loss,
+    pictures: Sequence[Picture],
+    batch: int,
+    device: str,
+    on_device: bool = False,
+    progress: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[list[Found], Tensor]:
     """Detections in each picture, in pixels of its file, and the mean parts (3,) of the loss.
 
     The model is copied, its batch norms folded. ``on_device``: the pictures stay on the device for the next evaluation, and
-    suppression runs there.
+    suppression runs there. ``progress`` is told the share that is done after each batch.
     """
     model = model.folded().to(memory_format=torch.channels_last)
     found: dict[int, Found] = {}
@@ -56,6 +62,7 @@ def detect(
             index: _in_file(each, item.places[k], pictures[index])
             for k, (index, each) in enumerate(zip(item.indices, best, strict=True))
         }
+        progress(len(found) / len(pictures))
     return [found[i] for i in range(len(pictures))], losses.cpu() / max(weight, 1)
 
 

@@ -91,14 +91,17 @@ def write(
     confidence: float,
     device: str = "cpu",
     skipped: Callable[[str], None] | None = None,
+    progress: Callable[[float], None] = lambda fraction: None,
 ) -> list[dict]:
     """Predicts on an image or a folder into ``out``, which keeps the folder's structure, and returns what ``predictions.json``
-    holds: of each image its path and its boxes, best first, in pixels. ``skipped`` as in ``predict``.
+    holds: of each image its path and its boxes, best first, in pixels. ``skipped`` as in ``predict``;
+    ``progress`` is told the share that is done after each image.
 
     Beside each drawn image lies a ``.txt``: class, centre x, centre y, width, height (fractions), confidence a line.
     """
     out, rows = Path(out), []
     images = images_at(source)
+    place_of = {path: number for number, path in enumerate(images, 1)}
     base = Path(source) if Path(source).is_dir() else Path(source).parent
     for path, pixels, found in predict(opened, images, imgsz, confidence, device, skipped):
         place = out / path.relative_to(base)
@@ -116,6 +119,7 @@ def write(
             boxes.append({"class": c, "name": opened.names[c], "confidence": round(score, 5), "box": box})
         place.with_suffix(".txt").write_text("".join(lines), encoding="utf-8")
         rows.append({"image": path.relative_to(base).as_posix(), "width": width, "height": height, "boxes": boxes})
+        progress(place_of[path] / len(images))
     out.mkdir(parents=True, exist_ok=True)
     (out / "predictions.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return rows

@@ -48,6 +48,8 @@ def train(context: Context) -> Trained:
             )
         with gathered(context, team_size(context.devices, scenario)) as team:
             training = _run(context, hyp, scenario, team)
+    if training.unmatched:
+        print(f"{scenario.weights}: did not fill {', '.join(training.unmatched)}", file=sys.stderr)
     return Trained(training.metrics, training.seconds, training.data_hash, weights_hash(training.model))
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
 import shutil
+import sys
 
 import cv2
 import numpy as np
@@ -141,6 +144,24 @@ def test_predict_on_an_image_that_is_larger_and_not_square(project, dataset, tmp
     assert (row["width"], row["height"]) == (456, 256)
     assert (boxes >= 0).all()
     assert (boxes <= (456, 256, 456, 256)).all()
+
+
+def test_a_bar_grows_on_a_terminal(project, dataset, tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    weights = ["--weights", str(project / "last.safetensors")]
+    for arguments in (
+        ["train", "--data", str(dataset), "--imgsz", "64", "--batch", "4", "--epochs", "1"],
+        ["val", *weights, "--data", str(dataset), "--batch", "2"],
+        ["predict", str(dataset.parent / "images" / "val"), *weights, "--out", str(tmp_path / "out")],
+    ):
+        monkeypatch.setattr("sys.stderr", Terminal())
+        assert main(arguments) == 0
+        shown = [int(part) for part in re.findall(r"(\d+)%", sys.stderr.getvalue())]
+        assert shown == sorted(set(shown)), arguments
+        assert (len(shown) > 1, shown[-1]) == (True, 100), arguments
 
 
 def test_benchmark(capsys):

@@ -77,7 +77,9 @@ def test_resumed_at_a_random_batch_to_the_same_bits(lineage, changes, data, tmp_
     killed_after(batch, scenario, lineage, tmp_path)
     fractions = []
     result = train(hyp, scenario, seed=1, checkpoints=tmp_path, report=lambda *r: parts.append(r), progress=fractions.append)
-    assert len(fractions) < BATCHES, f"killed after batch {batch}, it started anew"
+    # Every batch that ends with a step of the optimizer leaves a checkpoint: no more is lost than since the last of them.
+    interval = max((scenario.nominal_batch or scenario.batch) // scenario.batch, 1)
+    assert len(fractions) < BATCHES - batch + interval, f"killed after batch {batch}"
     assert equal(result, expected), f"killed after batch {batch}"
     assert result.metrics == expected.metrics
     assert parts == whole[len(whole) - len(parts) :]
