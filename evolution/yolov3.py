@@ -35,12 +35,13 @@ from evolution import options
 from evolution.choices import chosen, mean, switched
 from evolution.space import Gene, Space
 from evolution.strategy import History, Needs, Proposal, by_fitness, fittest_hyp
-from evolution.yolov5_2021 import MOST_DRAWS, Vector, movable_by_factor, parent_weights, tidy
+from evolution.yolov5_2021 import MOST_DRAWS, Vector, in_file, movable_by_factor, parent_weights, tidy
 
 SIGMA = 0.15
 SIGMAS = {"momentum": 0.05} | dict.fromkeys(("weight_decay", "hsv_s", "hsv_v", "degrees", "translate", "scale", "shear"), 0.20)
 SIGMA_2020 = 0.2
 PARENTS_2020 = 10
+DIGITS = 3  # of evolve.txt
 MUTATION_PROBABILITY_3 = 0.1
 
 
@@ -64,11 +65,6 @@ def factors_2020(gains: Vector, movable: NDArray[np.bool_], method: int, rng: np
         if (factors[movable] != 1).any():
             return np.asarray(factors)
     raise ValueError(f"no gene moved in {MOST_DRAWS:,} draws; gains are too small")
-
-
-def in_file(values: NDArray[np.float64]) -> Vector:
-    """Values as they come back from an ``evolve.txt``: with three significant digits."""
-    return np.array([float(f"{value:.3g}") for value in values.ravel()]).reshape(values.shape)
 
 
 @dataclass(frozen=True)
@@ -112,7 +108,7 @@ class Yolov3Of2019(_Multiplied):
         rows = by_fitness(history.fittest)[:1]
         parent = np.array([rows[0].hyp[name] if rows else space[name].start for name in space.names])
         if self.faithful and rows:
-            parent = in_file(parent)
+            parent = in_file(parent, DIGITS)
         multiplied = self._movable(space, parent) & ~chosen(space)
         sigmas = np.array([0.0 if gene.choices else SIGMAS.get(gene.name, SIGMA) for gene in space])
         child = tidy(space, parent * factors_2019(sigmas, rng))
@@ -142,7 +138,7 @@ class Yolov3Of2020(_Multiplied):
         if rows:
             weights = parent_weights([row.fitness for row in rows], least=0.0)
             hyps = np.array([[row.hyp[name] for name in space.names] for row in rows])
-            parent = mean(space, in_file(hyps) if self.faithful else hyps, weights)
+            parent = mean(space, in_file(hyps, DIGITS) if self.faithful else hyps, weights)
         else:
             parent = np.array([gene.start for gene in space])
         multiplied = self._movable(space, parent) & ~chosen(space)

@@ -12,7 +12,7 @@ first candidate             the given hyp set, unchanged; children come from it 
 
 Published numbers and behaviour, written anew. The one departure: the draw of the parent is honest. The original program drew it
 from a generator that training had just re-seeded with 0, so that every draw was the same number and fell on much the same rank
-(docs/EVOLUTION.md). ``faithful: true`` does as the program did.
+(docs/EVOLUTION.md). ``faithful: true`` does as the program did, and reads its parents back with the five digits of its file.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from evolution.strategy import History, Needs, Proposal, by_fitness, fittest_hyp
 Vector = NDArray[np.float64]
 
 DECIMALS = 5
+DIGITS = 5  # of evolve.csv
 SMALLEST_FACTOR, LARGEST_FACTOR = 0.3, 3.0
 LEAST_WEIGHT = 1e-6
 MOST_DRAWS = 10_000
@@ -95,6 +96,8 @@ class Yolov5:
             return None, ()
         weights = parent_weights([row.fitness for row in rows])
         hyps = np.array([[row.hyp[name] for name in space.names] for row in rows])
+        if self.faithful:
+            hyps = in_file(hyps, DIGITS)
         if self.parent == "weighted":
             return mean(space, hyps, weights), tuple(row.number for row in rows)
         drawn = index_at(weights, SEEDED_DRAW if self.faithful else rng.random())
@@ -119,6 +122,11 @@ def parent_weights(fitness: Sequence[float], least: float = LEAST_WEIGHT) -> Vec
     if not weights.any():
         weights = np.ones(len(f))
     return np.asarray(weights / weights.sum(), dtype=np.float64)
+
+
+def in_file(values: NDArray[np.float64], digits: int) -> Vector:
+    """Values as they come back from a file of so many significant digits."""
+    return np.array([float(f"{value:.{digits}g}") for value in values.ravel()]).reshape(values.shape)
 
 
 def index_at(weights: Vector, uniform: float) -> int:

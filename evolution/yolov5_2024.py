@@ -12,10 +12,12 @@ mutation per gene           with probability max(0.01, min(0.5, 0.5 - t)): + U(-
 ==========================  ===================================================================================
 
 Options: ``population``, ``generations`` (over which the rates adapt; 6 populations of 50 make 300 trainings, the program counts
-300 populations), ``steady: true`` breeds from the P fittest rows there are and so never waits, and ``faithful: true`` adds
-U(-0.1, 0.1) itself whatever the gene's range, as the program does: of a range of 0.001 that is always a bound, of one of 45
-nothing. Published numbers and behaviour, written anew. The program starts from some hyp files besides, evolves the 13
-augmentation genes (here: whatever is not fixed), and draws one pool of parents per generation (here each child draws its own).
+300 populations), ``steady: true`` breeds from the P fittest rows there are and so never waits. ``faithful: true`` does two
+things as the program does. It adds U(-0.1, 0.1) itself whatever the gene's range: of a range of 0.001 that is always a bound,
+of one of 45 nothing. And it draws from a generator that training has re-seeded with 0: every generation has the same tournaments, cuts
+and steps, and the campaign's seed decides about the first one alone. Published numbers and behaviour, written anew. The program
+starts from some hyp files besides, evolves the 13 augmentation genes (here: whatever is not fixed), and draws one pool of
+parents per generation (here each child draws its own).
 """
 
 from __future__ import annotations
@@ -30,10 +32,11 @@ from numpy.typing import NDArray
 from evolution import options
 from evolution.choices import anew, chosen, switched
 from evolution.space import Gene, Space
-from evolution.strategy import History, Needs, Proposal, Row, Wait, by_fitness, fittest_hyp
+from evolution.strategy import History, Needs, Proposal, Row, Wait, by_fitness, candidate_rng, fittest_hyp
 from evolution.yolov5_2021 import Vector, tidy
 
 MUTATION = 0.1
+SEEDED = 0
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,8 @@ class Yolov5Population:
             rows = by_fitness(row for row in history.newest if row.number in before)
         if not rows:  # generation 0, or one that failed as a whole
             return Proposal(tidy(space, anew(space, rng)), ())
+        if self.faithful:
+            rng = candidate_rng(SEEDED, history.number % self.population)
         rate = rates(min((generation - 1) / self.generations, 1.0))
         mated = [rows[select(len(rows), self.population, rate, rng)] for _ in range(2)]
         first, second = (np.array([row.hyp[name] for name in space.names]) for row in mated)

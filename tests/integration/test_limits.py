@@ -166,20 +166,3 @@ def test_a_slow_statement_is_a_503_and_soon(api: Api) -> None:
     with pytest.raises(Unavailable, match="repeat the request"):
         api.database.run(lambda connection: connection.execute(text("select pg_sleep(60)")))
     assert time.monotonic() - began < 40
-
-
-def test_what_is_left_is_expected_to_cost_what_was_paid_so_far(api):
-    def budget():
-        return api.http.get("/api/v1/campaigns/toy").json()["budget"]
-
-    api.create(candidates=10)
-    assert budget()["hours_left"] is None
-    for _ in range(2):
-        api.result(api.lease())
-    api.sql("insert into tally (campaign_id, device_s) select id, 7200 from campaign")  # an hour each, losses included
-    assert budget()["hours_left"] == pytest.approx(8, rel=0.01)
-    assert " left</dd>" in api.http.get("/c/toy").text
-    api.http.patch("/api/v1/campaigns/toy", json={"gpu_hours": 5})
-    assert budget()["hours_left"] == pytest.approx(3, rel=0.01)
-    api.http.post("/api/v1/campaigns/toy/cancel")
-    assert budget()["hours_left"] is None

@@ -4,6 +4,8 @@ Statistics are of 100,000 draws from a fixed seed; tolerances are several standa
 difference to a wrong rule.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -94,8 +96,15 @@ def test_weighted_parent_of_2020_counts_ten_rows():
     assert proposal.hyp["g0"] == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize(("name", "options"), [("yolov3-2019", {}), ("yolov3-2020", {"parent": "weighted", "method": 3})])
-def test_faithful_parents_come_from_a_file_of_three_digits(name, options):
+@pytest.mark.parametrize(
+    ("name", "options", "read"),
+    [
+        ("yolov3-2019", {}, 1.23),
+        ("yolov3-2020", {"parent": "weighted", "method": 3}, 1.23),
+        ("yolov5-2021", {"mutation_probability": 0.1}, 1.2346),
+    ],
+)
+def test_faithful_parents_come_from_a_file_of_few_digits(name, options, read):
     space = Space((Gene("g0", 1, 1e-3, 0, 10), Gene("g1", 1, 1, 0, 10)))
     rows = [Row(i, {"g0": 1.23456, "g1": 1.0}, 0.5) for i in range(10)]
 
@@ -104,9 +113,9 @@ def test_faithful_parents_come_from_a_file_of_three_digits(name, options):
         hyps = [strategy.propose(space, history(strategy, 10, rows), candidate_rng(s, 10)).hyp for s in range(60)]
         return np.median([hyp["g0"] for hyp in hyps])
 
-    near = 0.2 if name == "yolov3-2019" else 1e-3  # the rule of 2019 moves every gene
+    near = 0.2 if name == "yolov3-2019" else 1e-9  # the rule of 2019 moves every gene
     assert kept(False) == pytest.approx(1.23456, abs=near)
-    assert kept(True) == pytest.approx(1.23, abs=near)
+    assert kept(True) == pytest.approx(read, abs=near)
 
 
 # ---- yolov5-2024 -------------------------------------------------------------------------------------------------------------
@@ -153,16 +162,32 @@ def test_a_population_waits_for_all_of_the_one_before():
 
 def test_a_faithful_step_is_absolute():
     space = Space((Gene("narrow", 0.0005, 1, 0, 0.001), Gene("wide", 20.0, 1, 0, 45)))
-    rows = [Row(i, space.start, 0.1) for i in range(4)]
 
     def moves(faithful):
-        strategy = create("yolov5-2024", {"population": 4, "faithful": faithful})
-        bred = [strategy.propose(space, history(strategy, 4, rows), candidate_rng(s, 4)).hyp for s in range(3000)]
+        strategy = create("yolov5-2024", {"population": 1000, "faithful": faithful})
+        before = [Row(i, space.start, 0.1) for i in range(1000)]
+        shown = history(strategy, 1000, before)
+        bred = [strategy.propose(space, replace(shown, number=n), candidate_rng(7, n)).hyp for n in range(1000, 2000)]
         narrow = np.array([hyp["narrow"] for hyp in bred if hyp["narrow"] != 0.0005])
         return ((narrow == 0) | (narrow == 0.001)).mean(), max(abs(hyp["wide"] - 20) for hyp in bred)
 
     assert moves(True) == pytest.approx((0.995, 0.1), abs=0.005)
-    assert moves(False) == pytest.approx((0.0, 4.5), abs=0.02)
+    assert moves(False) == pytest.approx((0.0, 4.5), abs=0.05)
+
+
+def test_faithful_generations_repeat_their_tournaments_cuts_and_steps():
+    space = Space((Gene("a", 0.5, 1, 0, 1), Gene("b", 0.5, 1, 0, 1)))
+
+    def generation(faithful, seed, first):
+        """The ranks of the parents, and the children, of a generation bred from the same values."""
+        strategy = create("yolov5-2024", {"population": 8, "generations": 10**6, "faithful": faithful})
+        rows = [Row(first - 8 + i, {"a": 0.1 * i, "b": 0.05 * i}, 0.1 * i) for i in range(8)]
+        bred = [strategy.propose(space, history(strategy, n, rows), candidate_rng(seed, n)) for n in range(first, first + 8)]
+        return [(one.hyp, [number - first for number in one.parents]) for one in bred]
+
+    assert generation(True, 1, 8) == generation(True, 2, 16)
+    assert generation(False, 1, 8) != generation(False, 1, 16)
+    assert generation(False, 1, 8) != generation(False, 2, 8)
 
 
 # ---- ultralytics -------------------------------------------------------------------------------------------------------------
