@@ -11,13 +11,13 @@ child                       with probability max(0.5, 1 - t) one-point crossover
 mutation per gene           with probability max(0.01, min(0.5, 0.5 - t)): + U(-0.1, 0.1) of the gene's range
 ==========================  ===================================================================================
 
-Options: ``population``, ``generations`` (over which the rates adapt; 6 populations of 50 make 300 trainings, the program counts
-300 populations), ``steady: true`` breeds from the P fittest rows there are and so never waits. ``faithful: true`` does two
-things as the program does. It adds U(-0.1, 0.1) itself whatever the gene's range: of a range of 0.001 that is always a bound,
-of one of 45 nothing. And it draws from a generator that training has re-seeded with 0: every generation has the same tournaments, cuts
-and steps, and the campaign's seed decides about the first one alone. Published numbers and behaviour, written anew. The program
-starts from some hyp files besides, evolves the 13 augmentation genes (here: whatever is not fixed), and draws one pool of
-parents per generation (here each child draws its own).
+Options: ``population``, ``generations`` (over which the rates adapt; 6 populations of 50 make 300 trainings, the program
+counts 300 populations), ``steady: true`` breeds from the P fittest rows there are and so never waits. ``faithful: true`` does
+two things as the program does. It adds U(-0.1, 0.1) itself whatever the gene's range: of a range of 0.001 that is always a
+bound, of one of 45 nothing. And it draws from a generator that training has re-seeded with 0: every generation has the same
+tournaments, cuts and steps, and the campaign's seed decides about the first one alone. Published numbers and behaviour,
+written anew. The program starts from some hyp files besides, evolves the 13 augmentation genes (here: whatever is not fixed),
+and draws one pool of parents per generation (here each child draws its own).
 """
 
 from __future__ import annotations
