@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -77,6 +77,8 @@ def run(output: Output, wish: Wish) -> int:
     if absent := campaign_file.absent_data(campaign_file.scenario(file, file.folder)):
         raise CommandFailed(f"{wish.file} {absent}", INVALID)
     devices = _devices(wish)
+    if lack := lacking(file.campaign.requires, devices):
+        raise CommandFailed(f"{wish.file} {lack}", 2)
     folder = (wish.folder or Path("runs") / file.campaign.name).absolute()
     if other := _others(folder, file.campaign.name):
         raise CommandFailed(f"{_short(folder)} holds the results of {other}; give another --folder", Conflict.exit_code)
@@ -123,6 +125,22 @@ def _others(folder: Path, name: str) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return ""
     return held if held != name else ""
+
+
+def lacking(requires: Any, devices: Sequence[str]) -> str:
+    """What the campaign requires (``evolution.campaign_limits.Requires``) and no worker that is started here has, so that it
+    would wait for ever; '' where nothing is missing."""
+    if requires.labels:
+        labels = ", ".join(requires.labels)
+        return (
+            f"lease.requires.labels: the workers that run starts have none; leave out {labels}, or use serve and worker --label"
+        )
+    for slot in (slot.split("+") for worker in devices for slot in worker.split(",")):
+        if len(slot) >= requires.devices and requires.device in (None, slot[0].partition(":")[0]):
+            return ""
+    kind = requires.device or "cpu"
+    wanted = "+".join(kind if kind == "cpu" else f"{kind}:{index}" for index in range(requires.devices))
+    return f"lease.requires: no slot of --devices {','.join(devices)} is enough for it; write --devices {wanted}"
 
 
 def _devices(wish: Wish) -> list[str]:

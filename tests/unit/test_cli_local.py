@@ -6,11 +6,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from evolution.campaign_limits import Requires
 from hypevolve import children, local
 from hypevolve.console import CommandFailed
+from hypevolve.run import lacking
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
@@ -55,6 +58,24 @@ def test_a_worker_that_says_twice_that_its_node_cannot_work_is_believed_however_
 )
 def test_devices_are_shared_out_among_workers(devices: list[str], workers: int | None, shares: list[str]) -> None:
     assert local.share_devices(devices, workers) == shares
+
+
+@pytest.mark.parametrize(
+    ("requires", "devices", "words"),
+    [
+        ({}, ["cpu"], ""),
+        ({"devices": 2}, ["cpu,cpu+cpu"], ""),
+        ({"devices": 2, "device": "cuda"}, ["cuda:0+cuda:1+cuda:2"], ""),
+        ({"devices": 2}, ["cpu", "cpu"], "no slot of --devices cpu,cpu is enough for it; write --devices cpu+cpu"),
+        ({"devices": 2, "device": "cuda"}, ["cpu+cpu"], "write --devices cuda:0+cuda:1"),
+        ({"device": "cuda"}, ["cpu"], "write --devices cuda:0"),
+        ({"labels": ("a100",)}, ["cuda:0"], "the workers that run starts have none; leave out a100"),
+    ],
+)
+def test_a_campaign_that_no_worker_started_here_may_train_is_refused(requires: Any, devices: list[str], words: str) -> None:
+    found = lacking(Requires(**requires), devices)
+    assert words in found
+    assert bool(words) == bool(found)
 
 
 def test_no_worker_at_all_is_refused() -> None:
