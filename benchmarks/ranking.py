@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from benchmarks import record
 from evolution.hyperparameters import lineage_space
@@ -101,16 +101,18 @@ def compare(short: Sequence[dict[str, str]], long: Sequence[dict[str, str]], see
         table[metric] = values.tolist()
         if len(pairs) > 2:
             rng = np.random.default_rng(seed)
-            drawn = [_spearman(values[rng.integers(len(values), size=len(values))]) for _ in range(RESAMPLES)]
+            drawn = _spearman(values[rng.integers(len(values), size=(RESAMPLES, len(values)))])
             low, high = np.nanpercentile(drawn, [2.5, 97.5])
-            found[metric] = {"rho": round(_spearman(values), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
+            found[metric] = {"rho": round(float(_spearman(values)), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
     return {"hyp_sets": len(pairs), "spearman": found, "short_and_long": table}
 
 
-def _spearman(values: np.ndarray) -> float:
-    if (values == values[0]).all(0).any():  # one value throughout has no rank
-        return float("nan")
-    return float(spearmanr(values[:, 0], values[:, 1]).statistic)
+def _spearman(values: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of the ranks of pairs (..., n, 2); NaN where one value throughout has no rank."""
+    ranks = rankdata(values, axis=-2)
+    off = ranks - ranks.mean(-2, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        return (off[..., 0] * off[..., 1]).sum(-1) / np.sqrt((off**2).sum(-2).prod(-1))
 
 
 if __name__ == "__main__":
