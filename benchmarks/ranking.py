@@ -103,7 +103,11 @@ def compare(short: Sequence[dict[str, str]], long: Sequence[dict[str, str]], see
             rng = np.random.default_rng(seed)
             drawn = _spearman(values[rng.integers(len(values), size=(RESAMPLES, len(values)))])
             low, high = np.nanpercentile(drawn, [2.5, 97.5])
-            found[metric] = {"rho": round(float(_spearman(values)), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
+            found[metric] = {
+                "rho": round(float(_spearman(values)), 3),
+                "low": round(float(low), 3),
+                "high": round(float(high), 3),
+            }
     return {"hyp_sets": len(pairs), "spearman": found, "short_and_long": table}
 
 

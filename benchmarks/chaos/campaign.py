@@ -26,7 +26,7 @@ from typing import Any, Self
 
 from sqlalchemy.engine import make_url
 
-from benchmarks.chaos import journal, network, node, verdict
+from benchmarks.chaos import history, journal, network, node, verdict
 from benchmarks.chaos.figures import figures
 from benchmarks.chaos.plan import NAME, RETRIES, TRAINER, Plan
 from benchmarks.record import ROOT
@@ -121,7 +121,7 @@ class Campaign:
         dsn = make_url(self._postgres.url).set(drivername="postgresql").render_as_string(False)
         found = verdict.judge(
             journal.read(self._journals),
-            verdict.read(dsn, NAME),
+            history.read(dsn, NAME),
             planned=self.plan.candidates,
             retries=RETRIES,
             poisoned=node.poisoned,
@@ -156,9 +156,12 @@ class Campaign:
 
     def _send_home(self) -> None:
         """Everybody ends as in an orderly shutdown; what the frozen still have to say is heard."""
+        heard = self._said_by_frozen()
         for _, pid in self._wake:
             _signal(pid, signal.SIGCONT)
-        time.sleep(2 * node.TIMEOUT_S if self._wake else 0.5)
+        give_up = time.monotonic() + 2 * node.TIMEOUT_S
+        while time.monotonic() < give_up and any(self._said_by_frozen()[pid] == before for pid, before in heard.items()):
+            time.sleep(0.1)
         for process in [*self._nodes, *self._workers]:
             _signal(process.pid, signal.SIGTERM)
         give_up = time.monotonic() + 30
@@ -175,6 +178,12 @@ class Campaign:
             young = time.monotonic() - self._started[port] < STARTING_S
             if process.wait(20) not in ((0, -signal.SIGTERM) if young else (0,)):
                 self.happened["coordinator ended badly"] += 1
+
+    def _said_by_frozen(self) -> dict[int, int]:
+        """How much each process that sleeps has in its journal, so that it is seen when it has got an answer again."""
+        journals = {process.pid: f"node-{self._node_seed(number)}" for process, number in self._nodes.items()}
+        paths = {pid: self._journals / f"{journals.get(pid, f'observer-{self._run}')}.jsonl" for _, pid in self._wake}
+        return {pid: path.stat().st_size for pid, path in paths.items() if path.exists()}
 
     # ---- who is there --------------------------------------------------------------------------------------------------------
 
@@ -199,10 +208,13 @@ class Campaign:
 
     def _start_node(self) -> None:
         number = next(self._names)
-        arguments = (self._url, self._journals, 1_000_000 * self._seed + number, self.plan.lease_s)
+        arguments = (self._url, self._journals, self._node_seed(number), self.plan.lease_s)
         process = self._forks.Process(target=node.run, args=arguments, daemon=True)
         process.start()
         self._nodes[process] = number
+
+    def _node_seed(self, number: int) -> int:
+        return 1_000_000 * self._seed + number
 
     def _start_worker(self, folder: Path) -> None:
         """A real worker. Its answers are journaled by the proxy that it speaks through."""

@@ -17,7 +17,7 @@ from hypevolve import messages
 from hypevolve.client import FOREVER, Client
 from hypevolve.errors import HypevolveError
 
-WAIT_S = 5.0
+WAIT_S = 2.0  # as long does a node that is sent home wait for its last answer
 TIMEOUT_S = 6.0
 POISON_EVERY = 97  # one candidate of so many fails wherever it is trained
 

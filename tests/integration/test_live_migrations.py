@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from benchmarks.chaos import journal, verdict
+from benchmarks.chaos import history, journal, verdict
 from benchmarks.chaos.node import metrics_of
 from benchmarks.heartbeats import coordinator
 from evolution.fitness import fitness
@@ -111,7 +111,7 @@ def test_migrations_go_back_and_forth_under_workers_that_train(database_url: str
     assert revisions[-1] == FIRST
     found = verdict.judge(
         journal.read(journals),
-        verdict.read(url, "toy"),
+        history.read(url, "toy"),
         planned=CANDIDATES,
         retries=1,
         poisoned=lambda _number: False,

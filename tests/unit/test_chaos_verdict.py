@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.chaos.verdict import Rows, Verdict, judge
+from benchmarks.chaos.history import Rows
+from benchmarks.chaos.verdict import Verdict, judge
 
 PLANNED = 2
 
