@@ -13,7 +13,7 @@ from benchmarks.chaos.campaign import Campaign
 from benchmarks.chaos.plan import Plan
 
 QUIET = dict.fromkeys(("worker_kills", "coordinator_kills", "database_crashes", "zombies", "storms"), 0)
-CALM = Plan(40, 6, 1, 1, **QUIET, lossy=0.0, lease_s=4.0, limit_s=90)
+CALM = Plan(40, 6, 1, 1, **QUIET, lossy=0.0, lease_s=2.0, limit_s=90)
 DOUBLE = """
     drop index result_counts;
     create temp table one as select * from result where counts limit 1;
