@@ -12,23 +12,21 @@ It is shown the newest 1000 rows: a longer campaign goes on from the mean of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from cmaes import SepCMA
 
 from evolution import options
 from evolution.cube import Cube
-from evolution.space import Gene, Space
-from evolution.strategy import History, Needs, Proposal, fittest_hyp
+from evolution.space import Space
+from evolution.strategy import History, Needs, Proposal, Rule
 
 SEEN = 1000
 
 
 @dataclass(frozen=True)
-class CmaEs:
+class CmaEs(Rule):
     """The rule and its option."""
 
     sigma: float = 0.1
@@ -39,14 +37,6 @@ class CmaEs:
     @property
     def needs(self) -> Needs:
         return Needs(fittest=1, newest=SEEN, failed=SEEN // 10)
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        return asdict(self)
-
-    def moves(self, gene: Gene, value: float) -> bool:
-        """A step is added: a gene that is 0 moves too."""
-        return not gene.fixed
 
     def propose(self, space: Space, history: History, rng: np.random.Generator) -> Proposal:
         """A draw from the distribution that the rows have made; see ``Strategy.propose``."""
@@ -68,6 +58,3 @@ class CmaEs:
         for first in range(0, len(told) - size + 1, size):
             es.tell(told[first : first + size])
         return Proposal(cube.hyp(es.ask()[: len(cube)]), ())
-
-    def incumbent(self, space: Space, history: History) -> dict[str, float] | None:
-        return fittest_hyp(space, history)

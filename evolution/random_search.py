@@ -8,22 +8,20 @@ option ``scaled``           true: uniform along its scale (log for learning rate
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from evolution import options
 from evolution.choices import anew
 from evolution.cube import Cube
-from evolution.space import Gene, Space
-from evolution.strategy import History, Needs, Proposal, fittest_hyp
+from evolution.space import Space
+from evolution.strategy import History, Needs, Proposal, Rule
 from evolution.yolov5_2021 import bounded
 
 
 @dataclass(frozen=True)
-class RandomSearch:
+class RandomSearch(Rule):
     """The rule and its option."""
 
     scaled: bool = False
@@ -35,19 +33,9 @@ class RandomSearch:
     def needs(self) -> Needs:
         return Needs(fittest=1)
 
-    @property
-    def options(self) -> Mapping[str, Any]:
-        return asdict(self)
-
-    def moves(self, gene: Gene, value: float) -> bool:
-        return not gene.fixed
-
     def propose(self, space: Space, history: History, rng: np.random.Generator) -> Proposal:
         """A hyp set that owes nothing to the history; see ``Strategy.propose``."""
         cube = Cube(space)
         if self.scaled:
             return Proposal(cube.hyp(rng.random(len(cube))), ())
         return Proposal(bounded(space, anew(space, rng)), ())
-
-    def incumbent(self, space: Space, history: History) -> dict[str, float] | None:
-        return fittest_hyp(space, history)

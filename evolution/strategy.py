@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any, Protocol, Self, TypeVar
 
@@ -140,6 +140,22 @@ class Strategy(Protocol):
 
     def incumbent(self, space: Space, history: History) -> dict[str, float] | None:
         """The hyp set it would recommend now, trained or not; None while there is no row."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the rules without a model share: fields are options, whatever is not fixed moves, the fittest row is recommended."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return asdict(self)
+
+    def moves(self, gene: Gene, value: float) -> bool:
+        """A step is added: a gene that is 0 moves too."""
+        return not gene.fixed
+
+    def incumbent(self, space: Space, history: History) -> dict[str, float] | None:
+        return fittest_hyp(space, history)
 
 
 class OptionError(ValueError):

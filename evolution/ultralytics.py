@@ -28,9 +28,8 @@ program's is that of completion. While there is no row, children come from the s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +38,7 @@ from evolution import options
 from evolution.choices import anew, chosen, switched
 from evolution.cube import reflected
 from evolution.space import Gene, Space
-from evolution.strategy import Candidate, History, Needs, Proposal, Row, by_fitness, fittest_hyp
+from evolution.strategy import Candidate, History, Needs, Proposal, Row, Rule, by_fitness
 from evolution.yolov5_2021 import DECIMALS, MOST_DRAWS, Vector, bounded, draw_index, movable_by_factor, parent_weights
 
 PARENTS = 9
@@ -99,19 +98,7 @@ def _values(space: Space, rows: Sequence[Row]) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class _Tuner:
-    """What both rules share; they have no options."""
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        return asdict(self)
-
-    def incumbent(self, space: Space, history: History) -> dict[str, float] | None:
-        return fittest_hyp(space, history)
-
-
-@dataclass(frozen=True)
-class UltralyticsOf2025(_Tuner):
+class UltralyticsOf2025(Rule):
     """The rule of September 2025."""
 
     @property
@@ -145,7 +132,7 @@ class UltralyticsOf2025(_Tuner):
 
 
 @dataclass(frozen=True)
-class UltralyticsOf2026(_Tuner):
+class UltralyticsOf2026(Rule):
     """The rule of August 2026 and its option."""
 
     faithful: bool = False
@@ -156,10 +143,6 @@ class UltralyticsOf2026(_Tuner):
     @property
     def needs(self) -> Needs:
         return Needs(fittest=round(ELITE_MOST / ELITE_SHARE), newest=STALE_AFTER + 1, failed=100, pending=not self.faithful)
-
-    def moves(self, gene: Gene, value: float) -> bool:
-        """A step is added: a gene that is 0 moves too."""
-        return not gene.fixed
 
     def propose(self, space: Space, history: History, rng: np.random.Generator) -> Proposal:
         """A step from one of the fittest rows; see ``Strategy.propose``."""

@@ -24,9 +24,7 @@ became NaN, which no training survives). The space, also its gains, is the campa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +32,7 @@ from numpy.typing import NDArray
 from evolution import options
 from evolution.choices import chosen, mean, switched
 from evolution.space import Gene, Space
-from evolution.strategy import History, Needs, Proposal, by_fitness, fittest_hyp
+from evolution.strategy import History, Needs, Proposal, Rule, by_fitness
 from evolution.yolov5_2021 import MOST_DRAWS, Vector, in_file, movable_by_factor, parent_weights, tidy
 
 SIGMA = 0.15
@@ -68,19 +66,12 @@ def factors_2020(gains: Vector, movable: NDArray[np.bool_], method: int, rng: np
 
 
 @dataclass(frozen=True)
-class _Multiplied:
+class _Multiplied(Rule):
     """What both rules share: a parent times a factor per gene."""
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        return asdict(self)
 
     def moves(self, gene: Gene, value: float) -> bool:
         """A factor moves whatever is not fixed and not 0. A choice is drawn anew."""
         return movable_by_factor(gene, value)
-
-    def incumbent(self, space: Space, history: History) -> dict[str, float] | None:
-        return fittest_hyp(space, history)
 
     def _movable(self, space: Space, parent: Vector) -> NDArray[np.bool_]:
         """Raises ValueError where no gene can move."""

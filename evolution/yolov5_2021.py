@@ -17,9 +17,8 @@ from a generator that training had just re-seeded with 0, so that every draw was
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 from evolution import options
 from evolution.choices import chosen, mean, switched
 from evolution.space import Gene, Space
-from evolution.strategy import History, Needs, Proposal, by_fitness, fittest_hyp
+from evolution.strategy import History, Needs, Proposal, Rule, by_fitness
 
 Vector = NDArray[np.float64]
 
@@ -40,7 +39,7 @@ SEEDED_DRAW = 0.8444218515250481  # the first number of the program's generator 
 
 
 @dataclass(frozen=True)
-class Yolov5:
+class Yolov5(Rule):
     """The rule and its options; the defaults are yolov5's."""
 
     parents: int = 5
@@ -62,10 +61,6 @@ class Yolov5:
     def needs(self) -> Needs:
         return Needs(fittest=self.parents)
 
-    @property
-    def options(self) -> Mapping[str, Any]:
-        return asdict(self)
-
     def moves(self, gene: Gene, value: float) -> bool:
         """A factor moves whatever is not fixed and not 0: 0 times anything is 0. A choice is drawn anew."""
         return movable_by_factor(gene, value)
@@ -86,9 +81,6 @@ class Yolov5:
         gains = np.array([0.0 if gene.choices else gene.gain for gene in space])
         factors = draw_factors(gains, multiplied, rng, probability=self.mutation_probability, sigma=self.sigma)
         return Proposal(switched(space, bounded(space, parent * factors), rng), numbers)
-
-    def incumbent(self, space: Space, history: History) -> dict[str, float] | None:
-        return fittest_hyp(space, history)
 
     def _parent(self, space: Space, history: History, rng: np.random.Generator) -> tuple[Vector | None, tuple[int, ...]]:
         rows = by_fitness(history.fittest)[: self.parents]

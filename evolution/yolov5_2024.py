@@ -22,17 +22,16 @@ and draws one pool of parents per generation (here each child draws its own).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evolution import options
 from evolution.choices import anew, chosen, switched
-from evolution.space import Gene, Space
-from evolution.strategy import History, Needs, Proposal, Row, Wait, by_fitness, candidate_rng, fittest_hyp
+from evolution.space import Space
+from evolution.strategy import History, Needs, Proposal, Row, Rule, Wait, by_fitness, candidate_rng
 from evolution.yolov5_2021 import Vector, tidy
 
 MUTATION = 0.1
@@ -76,7 +75,7 @@ def cross(first: Vector, second: Vector, movable: NDArray[np.intp], rng: np.rand
 
 
 @dataclass(frozen=True)
-class Yolov5Population:
+class Yolov5Population(Rule):
     """The rule and its options."""
 
     population: int = 50
@@ -96,14 +95,6 @@ class Yolov5Population:
             return Needs(fittest=self.population)
         # The rows of this generation and of the one before are the newest by number.
         return Needs(fittest=1, newest=2 * self.population, pending=True)
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        return asdict(self)
-
-    def moves(self, gene: Gene, value: float) -> bool:
-        """A step is added: a gene that is 0 moves too."""
-        return not gene.fixed
 
     def propose(self, space: Space, history: History, rng: np.random.Generator) -> Proposal | Wait:
         """A random hyp set, a child of the generation before, or Wait; see ``Strategy.propose``."""
@@ -134,6 +125,3 @@ class Yolov5Population:
         step = rng.uniform(-MUTATION, MUTATION, len(space)) * np.where(self.faithful, 1.0, span) * ~chosen(space)
         parents = dict.fromkeys(row.number for row in mated[: 2 if crossed else 1])
         return Proposal(switched(space, tidy(space, child + mutated * step), rng), tuple(parents))
-
-    def incumbent(self, space: Space, history: History) -> dict[str, float] | None:
-        return fittest_hyp(space, history)

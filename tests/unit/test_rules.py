@@ -452,12 +452,24 @@ def campaigns(draw):
 seeds = st.integers(0, 2**31 - 1)
 
 
+# Options with which a rule goes another way; each campaign draws one.
+METHODS = [{"parent": parent, "method": method} for parent in ("single", "weighted") for method in (1, 2, 3)]
+VARIANTS = {
+    "yolov3-2019": [{"faithful": True}],
+    "yolov3-2020": [*METHODS, {"faithful": True, "parent": "weighted"}],
+    "yolov5-2021": [{"parent": "weighted"}, {"faithful": True}, {"parents": 1, "mutation_probability": 0.01}],
+    "yolov5-2024": [{"steady": True}, {"faithful": True}, {"steady": True, "faithful": True, "population": 8}],
+    "ultralytics-2026": [{"faithful": True}],
+    "random": [{"scaled": True}],
+}
+
+
 @pytest.mark.parametrize("name", NAMES)
 @LAW
-@given(campaign=campaigns(), seed=seeds, number=st.sampled_from([1, 3, 49, 50, 120, 3000]))
-def test_laws(name, campaign, seed, number):
+@given(campaign=campaigns(), seed=seeds, number=st.sampled_from([1, 3, 49, 50, 120, 3000]), data=st.data())
+def test_laws(name, campaign, seed, number, data):
     space, rows, failed, pending = campaign
-    strategy = create(name, {})
+    strategy = create(name, data.draw(st.sampled_from([{}, *VARIANTS.get(name, ())])))
     answer = strategy.propose(space, history(strategy, number, rows, failed, pending), candidate_rng(seed, number))
     backwards = history(strategy, number, rows[::-1], failed[::-1], pending[::-1])
     assert strategy.propose(space, backwards, candidate_rng(seed, number)) == answer
