@@ -88,27 +88,44 @@ class Insight(NamedTuple):
     genes: tuple[GeneLife, ...]
 
 
-def insight(space: Space, rows: Sequence[Row]) -> Insight:
-    """The report on the finished rows of a campaign, imported ones (negative numbers) included where they count as parents."""
+def insight(space: Space, rows: Sequence[Row], done: int | None = None) -> Insight:
+    """The report on the finished rows of a campaign, imported ones (negative numbers) included where they count as parents.
+
+    ``done`` is how many candidates of its own are done, where ``rows`` are only the fittest and the newest of them.
+    """
     ordered = sorted(rows, key=lambda row: row.number)
     own = [row for row in ordered if row.number >= 0]
     names, points = positions(space, ordered)
     return Insight(
         rows=len(rows),
         steps=tuple(best_so_far({row.number: row.fitness for row in own})),
-        outlook=outlook([row.fitness for row in own]),
+        outlook=_outlook_of(own, done),
         diversity=_diversity(points, np.array([row.fitness for row in ordered])),
         importance=tuple(importance(space, ordered)),
         genes=tuple(_life(space, ordered, names, points)),
     )
 
 
-def outlook(fitness: Sequence[float], ahead: int = AHEAD) -> Outlook:
-    """What the next candidates may bring, from the fitness of those so far, in the order of their numbers."""
-    n = len(fitness)
+def _outlook_of(own: Sequence[Row], done: int | None) -> Outlook:
+    """``outlook`` from rows in the order of their numbers, which may be the fittest and the newest of many more."""
+    fitness = [row.fitness for row in own]
+    if done is None or done <= len(own):
+        return outlook(fitness)
+    early = [row.fitness for row in own if 2 * row.number < own[-1].number]
+    return outlook(fitness, before=early or [min(fitness)], n=done)
+
+
+def outlook(
+    fitness: Sequence[float], ahead: int = AHEAD, *, before: Sequence[float] | None = None, n: int | None = None
+) -> Outlook:
+    """What the next candidates may bring, from the fitness of those so far, in the order of their numbers.
+
+    Of very many the fittest are enough: ``n`` is then how many there are, ``before`` the fittest of the first half.
+    """
+    n = len(fitness) if n is None else n
     if n < LEAST:
         return Outlook(ahead, 0.0, 0.0, "early", f"too early to tell: {n} of {LEAST} results that a forecast needs")
-    risen = _fittest(fitness) - _fittest(fitness[: n // 2])
+    risen = _fittest(fitness) - _fittest(fitness[: n // 2] if before is None else before)
     gain = max(risen, 0.0) * math.log2((n + ahead) / n)
     scale = abs(max(fitness))
     share = gain / scale if scale else 0.0

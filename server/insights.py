@@ -15,7 +15,7 @@ from evolution.insight import ROWS, Parent, insight, story
 from evolution.space import Space
 from evolution.strategy import Row
 from hypevolve import messages
-from server import campaigns
+from server import campaigns, tally
 
 LONGEST_STORY = 100
 CACHED = 16
@@ -31,6 +31,7 @@ class Material(NamedTuple):
     space: Space
     rows: tuple[Row, ...]
     line: tuple[Parent, ...]
+    done: int  # of all rows
 
 
 def read(connection: Connection, name: str) -> Material:
@@ -54,7 +55,7 @@ def read(connection: Connection, name: str) -> Material:
         for order in ("fitness desc, number", "number desc")
     ]
     found = {r.number: Row(r.number, space.encode(r.hyp), r.fitness) for part in parts for r in part}
-    return Material(name, space, tuple(found.values()), _line(connection, row.id))
+    return Material(name, space, tuple(found.values()), _line(connection, row.id), tally.of(connection, row.id).done)
 
 
 def _line(connection: Connection, campaign_id: int) -> tuple[Parent, ...]:
@@ -79,12 +80,12 @@ def _line(connection: Connection, campaign_id: int) -> tuple[Parent, ...]:
 
 def report(material: Material) -> messages.Insight:
     """The report; the same rows are worked through once."""
-    said = repr((material.name, material.space)) + json.dumps([material.rows, material.line], default=repr)
+    said = repr((material.name, material.space)) + json.dumps([material.rows, material.line, material.done], default=repr)
     digest = hashlib.sha256(said.encode()).hexdigest()
     with _reporting:
         found = _reports.get(digest)
         if found is None:
-            made = insight(material.space, material.rows)
+            made = insight(material.space, material.rows, material.done)
             found = _reports[digest] = messages.Insight.model_validate(
                 made._asdict() | {"campaign": material.name, "story": story(material.space, material.line)},
                 from_attributes=True,

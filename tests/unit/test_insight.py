@@ -83,6 +83,15 @@ def test_the_outlook_says_when_to_stop():
     assert "0.0%" in outlook(flat).hint
 
 
+def test_the_outlook_of_very_many_rows_needs_the_fittest_and_the_newest_alone():
+    space = Space((Gene("x", 0.5, 1.0, 0.0, 1.0),))
+    rows = [Row(i, {"x": 0.5}, 0.4 + 0.01 * float(np.log2(i + 1)) - 0.03 * (i % 7 > 0)) for i in range(9000)]
+    some = {row.number: row for row in [*sorted(rows, key=lambda row: -row.fitness)[:1000], *rows[-1000:]]}
+    told, whole = insight(space, list(some.values()), done=9000).outlook, insight(space, rows).outlook
+    assert told.gain == pytest.approx(whole.gain, rel=0.05)
+    assert insight(space, list(some.values())).outlook.gain != pytest.approx(whole.gain, rel=0.2)  # were these all
+
+
 def test_the_life_of_genes():
     found = rows(40)
     for row in found[1:]:
