@@ -108,6 +108,17 @@ def enqueue(
     steering.enqueue_file(context.obj, name, hyp)
 
 
+@app.command()
+def confirm(
+    context: typer.Context,
+    name: CampaignName,
+    best: Annotated[int, typer.Option("-k", min=1, max=50, help="How many of the best hyp sets.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, max=20, help="Trainings of each, besides the first.")] = 3,
+) -> None:
+    """Train the best hyp sets again with fresh seeds, outside the budget: was it the hyp set, or luck?"""
+    steering.confirm(context.obj, name, best, repeats)
+
+
 @app.command("import")
 def import_results(
     context: typer.Context,

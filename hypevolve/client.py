@@ -187,6 +187,11 @@ class Client(Connection):
         body = messages.Enqueue(request_id=uuid.uuid4(), hyps=[dict(hyp) for hyp in hyps])
         return read(self._send("POST", f"/campaigns/{part(name)}/candidates", body=body), messages.Enqueued).numbers
 
+    def confirm(self, name: str, best: int, repeats: int) -> messages.Confirmations:
+        """Train the best hyp sets again with fresh seeds until each has so many repeats; queues what lacks."""
+        body = messages.Confirm(best=best, repeats=repeats)
+        return read(self._send("POST", f"/campaigns/{part(name)}/confirm", body=body), messages.Confirmations)
+
     def import_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> messages.Imported:
         """Add earlier results (``{hyp, metrics}`` each) as parents, outside the budget; any number, and again at will."""
         imported = known = 0

@@ -217,7 +217,10 @@ CampaignState = Literal["running", "paused", "draining", "halted", "finished", "
 
 
 class Counts(Answer):
-    """planned = done + failed + cancelled + running + leased + queued + unbred; ``lost`` counts events, not candidates."""
+    """planned = done + failed + cancelled + running + leased + queued + unbred; ``lost`` counts events, not candidates.
+
+    ``imported`` rows and ``confirming`` ones, trainings anew that are not over yet, stand outside the budget.
+    """
 
     planned: int
     done: int
@@ -229,6 +232,7 @@ class Counts(Answer):
     unbred: int
     imported: int
     lost: int
+    confirming: int = 0
 
 
 class Budget(Answer):
@@ -323,6 +327,35 @@ class Imported(Answer):
 
     imported: int
     known: int
+
+
+class Confirm(Request):
+    """Each of the ``best`` hyp sets shall be trained ``repeats`` times more, with fresh seeds, outside the budget."""
+
+    best: Annotated[int, Field(ge=1, le=50)] = 5
+    repeats: Annotated[int, Field(ge=1, le=20)] = 3
+
+
+class Confirmation(Answer):
+    """A candidate's own fitness, and what its hyp set reached with fresh seeds: ``results`` with mean and standard deviation.
+
+    ``open`` trainings are still to come, ``failed`` ones ended without a result.
+    """
+
+    number: int
+    fitness: float | None
+    results: list[float]
+    mean: float | None
+    sd: float | None
+    open: int
+    failed: int
+
+
+class Confirmations(Answer):
+    """``queued`` are those that this request added."""
+
+    items: list[Confirmation]
+    queued: int = 0
 
 
 class ChangeSpace(Request):

@@ -111,6 +111,32 @@ def import_file(output: Output, name: str, path: Path) -> None:
     output.say(f"{name}: of {len(rows) + len(unfinished)} rows {', '.join(told)}")
 
 
+def confirm(output: Output, name: str, best: int, repeats: int) -> None:
+    """Train the best hyp sets again with fresh seeds; what that gave so far."""
+    with connect(output) as client:
+        found = client.confirm(name, best, repeats)
+    if output.json:
+        output.document(found.model_dump(mode="json"))
+        return
+    rows = [
+        {
+            "number": one.number,
+            "fitness": one.fitness,
+            "repeats": len(one.results),
+            "mean": one.mean,
+            "sd": one.sd,
+            "lowest": min(one.results, default=None),
+            "open": one.open,
+            "failed": one.failed,
+        }
+        for one in found.items
+    ]
+    output.table(rows, ("number", "fitness", "repeats", "mean", "sd", "lowest", "open", "failed"))
+    waiting = sum(one.open for one in found.items)
+    if waiting:
+        output.say(f"{name}: {found.queued} trainings queued, {waiting} to come; ask again for what they gave")
+
+
 def _text(path: Path, remedy: str) -> str:
     try:
         return path.read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from evolution.campaign import Campaign
 from evolution.strategy import OptionError
 from hypevolve import messages
-from server import campaigns, candidates, changes, events, insights, judging, steering, strategies
+from server import campaigns, candidates, changes, confirming, events, insights, judging, steering, strategies
 from server.access import needs
 from server.api_results import Weights
 from server.caller import acting
@@ -185,6 +185,20 @@ async def enqueue(request: Request, name: str, body: messages.Enqueue) -> messag
     numbers = await _store(request, lambda c: changes.enqueue(c, name, body.request_id, body.hyps))
     coordinator_of(request).watch.stir()
     return messages.Enqueued(numbers=numbers)
+
+
+@router.get("/campaigns/{name}/confirm", dependencies=[needs("read")])
+async def confirmations(request: Request, name: str) -> messages.Confirmations:
+    """What trainings anew with fresh seeds measured, of each hyp set that has any."""
+    return await _store(request, lambda c: confirming.confirmations(c, name))
+
+
+@router.post("/campaigns/{name}/confirm", dependencies=[needs("operator")])
+async def confirm(request: Request, name: str, body: messages.Confirm) -> messages.Confirmations:
+    """Train the best hyp sets again with fresh seeds, outside the budget. Repeating it queues only what lacks."""
+    found = await _store(request, lambda c: confirming.confirm(c, name, body))
+    coordinator_of(request).watch.stir()
+    return found
 
 
 @router.post("/campaigns/{name}/imported", dependencies=[needs("operator")])

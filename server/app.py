@@ -21,6 +21,7 @@ from server import (
     gate,
     login,
     metrics,
+    page_verbs,
     pages,
     problems,
     stream,
@@ -81,6 +82,7 @@ def create_app(
     app.include_router(stream.router, prefix=messages.PREFIX)
     app.include_router(metrics.router)
     app.include_router(login.router)
+    app.include_router(page_verbs.router)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     problems.install(app)

@@ -199,12 +199,12 @@ def _snapshot(connection: Connection, campaign_id: int, hyps: _Hyps) -> _Snapsho
     return _Snapshot(campaign_id, campaign, strategy, history, row.candidates - row.bred, row.revision)
 
 
-# What a strategy may need to see, each a walk along one index that ends at its limit.
+# What a strategy may need to see, each a walk along one index that ends at its limit. A confirmation is no new point.
 _PARTS = {
-    "fittest": "state = 'done' order by fitness desc, number",
-    "newest": "state = 'done' order by number desc",
-    "failed": "state = 'failed' order by number desc",
-    "pending": "state in ('queued', 'leased', 'running') order by number desc",
+    "fittest": "state = 'done' and origin <> 'confirm' order by fitness desc, number",
+    "newest": "state = 'done' and origin <> 'confirm' order by number desc",
+    "failed": "state = 'failed' and origin <> 'confirm' order by number desc",
+    "pending": "state in ('queued', 'leased', 'running') and origin <> 'confirm' order by number desc",
 }
 
 

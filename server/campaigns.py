@@ -203,10 +203,11 @@ def _some_names(connection: Connection) -> list[str]:
 def summary(connection: Connection, row: Row[Any]) -> messages.Campaign:
     """One campaign in numbers that add up, with its best and its default candidate."""
     numbers = tally.of(connection, row.id)
-    counts = _counts(row, numbers)
+    confirming, confirming_now = _confirming(connection, row.id)
+    counts = _counts(row, numbers).model_copy(update={"confirming": confirming})
     best = candidates.best(connection, row.id, 1)
     budget = _budget(connection, row)
-    state = _state(connection, row, counts, budget)
+    state = _state(connection, row, counts, confirming_now, budget)
     if state not in ("finished", "cancelled"):
         budget = budget.model_copy(update={"hours_left": _hours_left(counts, budget, numbers.device_s / 3600)})
     rate = connection.execute(
@@ -238,12 +239,28 @@ def summary(connection: Connection, row: Row[Any]) -> messages.Campaign:
     )
 
 
-def _state(connection: Connection, row: Row[Any], counts: messages.Counts, budget: messages.Budget) -> messages.CampaignState:
+def _confirming(connection: Connection, campaign_id: int) -> tuple[int, int]:
+    """How many confirmations are not over yet, and how many of these are in training."""
+    row = connection.execute(
+        text(
+            """
+            select count(*) as open, count(*) filter (where state <> 'queued') as training from candidate
+            where campaign_id = :id and origin = 'confirm' and state in ('queued', 'leased', 'running')
+            """
+        ),
+        {"id": campaign_id},
+    ).one()
+    return row.open, row.training
+
+
+def _state(
+    connection: Connection, row: Row[Any], counts: messages.Counts, confirming_now: int, budget: messages.Budget
+) -> messages.CampaignState:
     """What people decided, and what the numbers say: nothing is left to train, or nothing may be."""
-    training = counts.running + counts.leased
+    training = counts.running + counts.leased + confirming_now
     if row.state == "cancelled":
         return "cancelled"
-    if counts.done + counts.failed + counts.cancelled == counts.planned:
+    if counts.done + counts.failed + counts.cancelled == counts.planned and not counts.confirming:
         return "finished"
     if not training and (budget.reached or row.state == "draining"):
         return "finished"
@@ -251,7 +268,7 @@ def _state(connection: Connection, row: Row[Any], counts: messages.Counts, budge
         return "paused"
     if row.state == "draining" or budget.reached:
         return "draining"
-    halted = not training and not counts.queued
+    halted = not training and not counts.queued and not counts.confirming
     if halted and connection.execute(text(f"select {HALTED} from campaign c where c.id = :id"), {"id": row.id}).scalar_one():
         return "halted"
     return "running"

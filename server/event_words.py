@@ -78,6 +78,9 @@ def sentence(kind: str, detail: Mapping[str, Any], workers: Mapping[str, str]) -
         case "reweighed":
             before, after = (formula(detail.get(key) or {}) for key in ("before", "after"))
             return f"fitness was {before} and is {after}: {_count(detail.get('candidates'), 'candidate')} judged anew"
+        case "confirming":
+            numbers = ", ".join(f"#{number}" for number in detail.get("numbers") or ())
+            return f"{_count(detail.get('queued'), 'training')} queued to confirm {numbers}"
         case "enqueued":
             return f"enqueued by hand: {', '.join(f'#{number}' for number in detail.get('numbers') or ())}"
         case "retried all":

@@ -47,7 +47,7 @@ def read(connection: Connection, name: str) -> Material:
             text(
                 f"""
                 select number, hyp, fitness from candidate
-                where campaign_id = :id and state = 'done' order by {order} limit :n
+                where campaign_id = :id and state = 'done' and origin <> 'confirm' order by {order} limit :n
                 """
             ),
             {"id": row.id, "n": ROWS},

@@ -26,6 +26,7 @@ from server.pulse import LEASES_MAY_EXPIRE
 OVER = ("done", "failed", "cancelled")
 LOOKED_AT = 64  # returned and expired candidates that one look finds; as many asks at once may lock one each
 UNKNOWN_LEASE_S = 60.0  # of a lease that a restored database does not know
+CONFIRMING_SEEDS = 1 << 30  # beyond those of every budget
 MAX_ATTEMPTS = 20  # of any kind; then the candidate has failed, so that no candidate can occupy workers for ever
 
 _GRANTED = text(
@@ -38,18 +39,19 @@ _GRANTED = text(
     """
 )
 
-# Either kind is found through what is small: the index of queued candidates, and the leases. A walk over all candidates would
-# read every finished one.
+# What came back or expired before what waits for its first attempt. Each kind is found through what is small: the index of
+# queued candidates, and the leases. A walk over all candidates would read every finished one.
 _TAKE = text(
     f"""
     select k.id, k.campaign_id, k.number, k.token, k.attempts, k.state from candidate k
     where k.id = any(array(
-      (select q.id from candidate q where q.state = 'queued' and q.campaign_id = :campaign order by q.id limit {LOOKED_AT})
+      (select q.id from candidate q where q.state = 'queued' and q.campaign_id = :campaign
+         order by q.token is null, q.id limit {LOOKED_AT})
       union all
       (select l.candidate_id from lease l where l.campaign_id = :campaign
          and l.expires_at < clock_timestamp() and {LEASES_MAY_EXPIRE} order by l.candidate_id limit {LOOKED_AT})))
       and k.state in ('queued', 'leased', 'running')
-    order by k.id limit 1 for no key update of k skip locked
+    order by k.token is null, k.id limit 1 for no key update of k skip locked
     """
 )
 
@@ -299,6 +301,13 @@ def held(connection: Connection, token: str, *, lock: bool = False) -> Row[Any]:
     return row
 
 
+def training_seed(campaign_seed: int, same_seed: bool, number: int) -> int:
+    """Of the candidate of this number: its own or that of all; a confirmation's is one that no candidate of the budget has."""
+    if number < 0:
+        return campaign_seed + CONFIRMING_SEEDS - number
+    return campaign_seed if same_seed else campaign_seed + number
+
+
 def _lease(row: Row[Any]) -> messages.Lease:
     document = row.document
     return messages.Lease(
@@ -313,7 +322,7 @@ def _lease(row: Row[Any]) -> messages.Lease:
         base=document["base"],
         trainer=document["trainer"],
         weights=document["fitness"],
-        seed=row.seed if row.same_seed else row.seed + row.number,
+        seed=training_seed(row.seed, row.same_seed, row.number),
         epochs=document["base"]["epochs"],
         lease_s=row.lease_s,
         beat_s=row.beat_s,

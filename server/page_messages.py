@@ -76,6 +76,7 @@ class CampaignPage(Answer):
     history: list[tuple[int, float]]
     failed: list[int]
     newest_failure: FailureLine | None
+    confirmations: list[messages.Confirmation]
     in_training: list[InTraining]
     worth_knowing: list[str]
     events: list[EventLine]

@@ -141,8 +141,9 @@ async def campaign_page(request: Request, name: str, state: messages.State | Non
 @pages.get("/c/{name}/insight", dependencies=[needs("read")])
 async def insight_page(request: Request, name: str) -> Response:
     shown = await _insight(request, name)
-    link = partial(_candidate, request, name)
-    return await _page(request, "insight.html", shown, alive=shown.state == "running", campaign=name, candidate_link=link)
+    to_candidate = partial(_candidate, request, name)
+    alive = shown.state == "running"
+    return await _page(request, "insight.html", shown, alive=alive, campaign=name, candidate_link=to_candidate)
 
 
 async def _insight(request: Request, name: str) -> InsightPage:
@@ -237,12 +238,13 @@ async def _page(
     """
     numbers = dict(
         page=shown,
-        link=partial(_link, request),
+        link=partial(link, request),
         asset=partial(_asset, request),
         origin=str(request.base_url).rstrip("/"),
         twin=_twin(request) if shown is not None else None,
         refresh_s=REFRESH_S if alive else None,
-        events=_link(request, "stream", name=campaign) if alive and campaign is not None else None,
+        events=link(request, "stream", name=campaign) if alive and campaign is not None else None,
+        may_steer="operator" in acting.get().scopes,
         logged_in=acting.get().name if COOKIE in request.cookies and status not in (401, 403) else None,
         status=status,
         **more,
@@ -251,7 +253,7 @@ async def _page(
     return HTMLResponse(html, status, HEADERS)
 
 
-def _link(request: Request, route: str, /, **values: Any) -> str:
+def link(request: Request, route: str, /, **values: Any) -> str:
     """The path of a route, prefix included. Values are quoted: a name is never a piece of an address."""
     return request.url_for(route, **{key: quote(str(value), safe="") for key, value in values.items()}).path
 
@@ -262,7 +264,7 @@ def _sheet_version(created_at: datetime, results: int) -> str:
 
 
 def _candidate(request: Request, campaign: str, number: int) -> str:
-    return _link(request, "candidate_page", name=campaign, number=number)
+    return link(request, "candidate_page", name=campaign, number=number)
 
 
 def _curves(shown: CandidatePage) -> dict[str, str]:

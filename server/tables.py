@@ -137,6 +137,7 @@ Index(
     candidate.c.number,
     postgresql_where=text("state in ('failed','cancelled')"),
 )
+Index("candidate_confirm", candidate.c.campaign_id, postgresql_where=text("origin = 'confirm'"))
 Index("candidate_queued", candidate.c.id, postgresql_where=text("state = 'queued'"))
 Index("candidate_hash", candidate.c.campaign_id, candidate.c.hyp_hash)
 Index(

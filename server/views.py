@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, text
 
 from evolution.campaign import Campaign
 from hypevolve import messages
-from server import campaigns, candidates, event_words, fair, fleet, gene_views, tally
+from server import campaigns, candidates, confirming, event_words, fair, fleet, gene_views, tally
 from server.caller import visible
 from server.gene_views import GeneLine
 from server.page_messages import (
@@ -97,6 +97,7 @@ def campaign(connection: Connection, name: str, *, state: messages.State | None,
         per_hour=left / summary.eta_s * 3600 if summary.eta_s else None,
         genes=genes,
         history=history,
+        confirmations=confirming.confirmations(connection, name).items,
         failed=_failed(connection, row.id),
         newest_failure=_failure(connection, row.id),
         in_training=in_training,

@@ -45,7 +45,13 @@ KINDS = {
 }
 # What a parameter of an address is filled with; a lease is made anew for each request, since some requests end it.
 PAGES = ("/c/", "/workers", "/docs", "/log")  # which say what is wrong on a page
-VALUES = {"name": "mine", "number": "0", "token_name": "nobody", "worker": "00000000-0000-0000-0000-000000000000"}
+VALUES = {
+    "name": "mine",
+    "number": "0",
+    "verb": "pause",
+    "token_name": "nobody",
+    "worker": "00000000-0000-0000-0000-000000000000",
+}
 
 
 @pytest.fixture
