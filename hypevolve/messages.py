@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from hypevolve.access_messages import CreateToken as CreateToken
 from hypevolve.access_messages import Event as Event
@@ -37,19 +37,31 @@ from hypevolve.insight_messages import GeneLife as GeneLife
 from hypevolve.insight_messages import Insight as Insight
 from hypevolve.insight_messages import Outlook as Outlook
 from hypevolve.shapes import Answer as Answer
+from hypevolve.shapes import HypSet as HypSet
+from hypevolve.shapes import Metrics as Metrics
 from hypevolve.shapes import Name as Name
 from hypevolve.shapes import Request as Request
 from hypevolve.shapes import Value as Value
+from hypevolve.steering_messages import MOST_IMPORTED as MOST_IMPORTED
+from hypevolve.steering_messages import Cancelled as Cancelled
+from hypevolve.steering_messages import ChangeCampaign as ChangeCampaign
+from hypevolve.steering_messages import ChangeFitness as ChangeFitness
+from hypevolve.steering_messages import ChangeSpace as ChangeSpace
+from hypevolve.steering_messages import Confirm as Confirm
+from hypevolve.steering_messages import Confirmation as Confirmation
+from hypevolve.steering_messages import Confirmations as Confirmations
+from hypevolve.steering_messages import EarlierResult as EarlierResult
+from hypevolve.steering_messages import Enqueue as Enqueue
+from hypevolve.steering_messages import Enqueued as Enqueued
+from hypevolve.steering_messages import Import as Import
+from hypevolve.steering_messages import Imported as Imported
+from hypevolve.steering_messages import Retried as Retried
 
 PREFIX = "/api/v1"
 COMMAND_HEADER = "Hypevolve-Command"  # of an answer without work
 REASON_HEADER = "Hypevolve-Reason"
 CHECKPOINT_S = 300.0  # the longest that a training goes without a checkpoint, where the campaign says nothing else
 
-MOST_IMPORTED = 1000  # rows in one request; a file of many is sent in as many requests
-
-HypSet = dict[str, Value]
-Metrics = Annotated[dict[str, float], Field(max_length=64)]
 State = Literal["queued", "leased", "running", "done", "failed", "cancelled"]
 Origin = Literal["initial", "bred", "imported", "enqueued", "confirm"]
 FailureKind = Literal["nan", "oom", "data", "exit_code", "timeout", "crash"]
@@ -276,104 +288,6 @@ class CampaignList(Answer):
 
     items: list[Campaign]
     next: str | None = None
-
-
-class ChangeCampaign(Request):
-    """Set the budget of a campaign anew, or its place among others; what is left out stays, null takes a limit away.
-
-    The number of candidates cannot fall below those already bred.
-    """
-
-    candidates: Annotated[int, Field(ge=1, le=10_000_000)] = 1
-    gpu_hours: Annotated[float | None, Field(gt=0, le=1e9)] = None
-    deadline: AwareDatetime | None = None
-    patience: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
-    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
-    share: Annotated[float, Field(gt=0, le=1e6)] = 1.0
-
-
-class Cancelled(Answer):
-    """How many candidates were cancelled."""
-
-    cancelled: int
-
-
-class Enqueue(Request):
-    """Hyp sets to train next, within the budget; genes left out keep the campaign's start value."""
-
-    request_id: UUID  # the same one enqueues once, however often a lost reply makes it be sent
-    hyps: Annotated[list[HypSet], Field(min_length=1, max_length=1000)]
-
-
-class Enqueued(Answer):
-    numbers: list[int]
-
-
-class EarlierResult(Request):
-    """A complete hyp set, and what a training of it measured elsewhere."""
-
-    hyp: HypSet
-    metrics: Metrics
-
-
-class Import(Request):
-    """Results of earlier evolutions, as parents outside the budget."""
-
-    rows: Annotated[list[EarlierResult], Field(min_length=1, max_length=MOST_IMPORTED)]
-
-
-class Imported(Answer):
-    """How many rows are new; ``known`` ones have a hyp set that the campaign had already and changed nothing."""
-
-    imported: int
-    known: int
-
-
-class Confirm(Request):
-    """Each of the ``best`` hyp sets shall be trained ``repeats`` times more, with fresh seeds, outside the budget."""
-
-    best: Annotated[int, Field(ge=1, le=50)] = 5
-    repeats: Annotated[int, Field(ge=1, le=20)] = 3
-
-
-class Confirmation(Answer):
-    """A candidate's own fitness, and what its hyp set reached with fresh seeds: ``results`` with mean and standard deviation.
-
-    ``open`` trainings are still to come, ``failed`` ones ended without a result.
-    """
-
-    number: int
-    fitness: float | None
-    results: list[float]
-    mean: float | None
-    sd: float | None
-    open: int
-    failed: int
-
-
-class Confirmations(Answer):
-    """``queued`` are those that this request added."""
-
-    items: list[Confirmation]
-    queued: int = 0
-
-
-class ChangeSpace(Request):
-    """Genes with new bounds, gain or (for what is fixed) start, as in a campaign file: ``{lr0: {min: 1e-4, max: 1e-2}}``."""
-
-    space: dict[str, Any]
-
-
-class ChangeFitness(Request):
-    """Weights of fitness by metric, ``{map50: 0.1, map50_95: 0.9}``; a metric left out has none."""
-
-    weights: dict[str, Any]
-
-
-class Retried(Answer):
-    """How many failed candidates are offered again."""
-
-    retried: int
 
 
 # ---- errors -----------------------------------------------------------------------------------------------------------------

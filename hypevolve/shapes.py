@@ -7,6 +7,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Value = float | bool | str  # of a gene: a number, or one of its choices
+HypSet = dict[str, Value]
+Metrics = Annotated[dict[str, float], Field(max_length=64)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
 
