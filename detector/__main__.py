@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--anchors", default="auto", help="auto, stock or fitted")
     train.add_argument("--rect", action="store_true", help="batches of one aspect ratio, without mosaic")
     train.add_argument("--progressive", action="store_true", help="smaller images in the first two thirds of the epochs")
+    train.add_argument("--multi-scale", action="store_true", help="each batch enlarged or reduced by a factor of 0.5 to 1.5")
     train.add_argument("--val-every", type=int, default=0, help="epochs between evaluations (default: after the last alone)")
     train.add_argument("--lineage", default="yolov5", help="yolov5, yolov3-2019 or yolov3-2020: loss, assignment and genes")
     train.add_argument("--hyp", help="YAML file with genes; those it omits take their default")

@@ -83,6 +83,16 @@ def _plan(
     return [(rows[i], _shape([pictures[j] for j in rows[i]])) for i in rng.permutation(count)]
 
 
+def scaled(images: Tensor, seed: int, epoch: int, number: int) -> Tensor:
+    """Images (B, 3, H, W) of batch ``number`` enlarged or reduced by one factor, uniform in 0.5 to 1.5, to multiples of 32.
+
+    Targets are fractions and stay. Counter-based chance, as that of samples.
+    """
+    factor = np.random.default_rng((seed, epoch, 2, number)).uniform(0.5, 1.5)
+    height, width = (max(round(side * factor / 32), 1) * 32 for side in images.shape[2:])
+    return torch.nn.functional.interpolate(images, (height, width), mode="bilinear", align_corners=False)
+
+
 def validation_batches(pictures: Sequence[Picture], batch: int) -> Iterator[ValBatch]:
     """All pictures, sorted by aspect ratio; each batch has the smallest shape in multiples of 32 that holds its pictures."""
     order = sorted(range(len(pictures)), key=lambda i: (_aspect(pictures[i]), i))

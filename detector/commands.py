@@ -50,6 +50,7 @@ _KEYS = (
     "rect",
     "val_every",
     "progressive",
+    "multi_scale",
     "lineage",
 )
 

@@ -29,8 +29,9 @@ class Scenario:
     multiple of 32. ``nominal_batch`` is the number of images per optimizer step; None means ``batch``, that is, no
     accumulation. ``optimizer`` "auto" is AdamW at 0.4 x the learning-rate genes (docs/DETECTOR.md). ``anchors`` "stock" keeps
     the model's own, "fitted" fits them to the data, "auto" chooses. ``rect`` trains on batches of one aspect ratio, without
-    mosaic. ``progressive`` trains the first two thirds of the epochs at 0.6 x ``imgsz``. ``val_every`` is the number of epochs
-    between evaluations; 0 evaluates after the last epoch alone.
+    mosaic. ``progressive`` trains the first two thirds of the epochs at 0.6 x ``imgsz``. ``multi_scale`` enlarges or reduces
+    each batch by a factor between 0.5 and 1.5. ``val_every`` is the number of epochs between evaluations; 0 evaluates after the
+    last epoch alone.
     """
 
     data: str
@@ -44,6 +45,7 @@ class Scenario:
     anchors: str = "auto"
     rect: bool = False
     progressive: bool = False
+    multi_scale: bool = False
     val_every: int = 0
     lineage: str = "yolov5"
 
@@ -61,7 +63,7 @@ class Scenario:
         if self.imgsz % LARGEST_STRIDE:
             near = max(round(self.imgsz / LARGEST_STRIDE), 1) * LARGEST_STRIDE
             raise ValueError(f"base.imgsz is {self.imgsz}, but must be a multiple of {LARGEST_STRIDE}; write imgsz: {near}")
-        for key in ("rect", "progressive"):
+        for key in ("rect", "progressive", "multi_scale"):
             if not isinstance(getattr(self, key), bool):
                 raise ValueError(f"base.{key} is {getattr(self, key)!r}; write {key}: true or {key}: false")
         if not isinstance(self.weights, str) or (self.weights and not self.weights.endswith(WEIGHTS)):

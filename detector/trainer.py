@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detector import anchors, checkpoint, optim
-from detector.batches import Show, batches_per_epoch, training_batches
+from detector.batches import Show, batches_per_epoch, scaled, training_batches
 from detector.cache import Picture, Pictures, load_cached
 from detector.data import load
 from detector.ema import Average
@@ -141,6 +141,8 @@ def train(
             optim.apply(optimizer, rates)
             steps = pending + 1 >= rates.accumulate or place.iteration + 1 == schedule.total
             images = batch.images.to(device, non_blocking=True).float() / 255
+            if scenario.multi_scale:
+                images = scaled(images, seed, epoch, place.batch)
             with contextlib.nullcontext() if steps or team.size == 1 else network.no_sync():
                 with execution.autocast():
                     maps = network(images)

@@ -63,7 +63,7 @@ def killed_after(batches, scenario, lineage, folder):
 @pytest.mark.parametrize(
     ("lineage", "changes"),
     [
-        ("yolov5", {}),
+        ("yolov5", {"multi_scale": True}),
         ("yolov5", {"optimizer": "SGD", "nominal_batch": 12, "val_every": 1}),
         ("yolov3-2019", {"optimizer": "Adam", "rect": True}),
     ],

@@ -175,6 +175,7 @@ def test_the_worker_trains_the_scenarios_lineage(data, tmp_path, monkeypatch):
         {"nominal_batch": 8},
         {"rect": True},
         {"progressive": True},
+        {"multi_scale": True},
         {"anchors": "fitted"},
         {"model": "yolov3-tiny"},
     ],

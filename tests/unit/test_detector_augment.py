@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from detector.augment import FILL, canvas, coloured, letterbox, render
-from detector.batches import training_batches, validation_batches
+from detector.batches import scaled, training_batches, validation_batches
 from detector.cache import OUTLINE_POINTS, Picture
 from detector.objects import Objects
 from detector.samples import Layer, Sample, draw, random_matrix
@@ -280,6 +280,24 @@ def test_every_batch_is_full_and_the_epoch_shows_every_picture():
     assert batches[0].images.is_contiguous(memory_format=torch.channels_last)
     flat = {b.numpy().tobytes() for batch in batches for b in batch.images}
     assert len(flat) == 10
+
+
+def test_a_batch_of_another_scale_shows_the_same_objects():
+    corners = torch.zeros(1, 3, 96, 128)
+    corners[..., 24:48, 32:64] = 1.0
+    sides = []
+    for number in range(200):
+        image = scaled(corners, 3, 1, number)
+        height, width = image.shape[2:]
+        assert height % 32 == width % 32 == 0
+        rows, columns = (image[0, 0] > 0.5).nonzero(as_tuple=True)
+        x1, x2 = columns.min() / width, (columns.max() + 1) / width
+        y1, y2 = rows.min() / height, (rows.max() + 1) / height
+        np.testing.assert_allclose((x1, y1, x2, y2), (0.25, 0.25, 0.5, 0.5), atol=0.02)
+        sides.append(width)
+    assert set(sides) == {64, 96, 128, 160, 192}
+    assert np.mean(sides) == pytest.approx(128, abs=8)
+    assert torch.equal(scaled(corners, 3, 1, 7), scaled(corners, 3, 1, 7))
 
 
 def test_rectangular_batches_waste_little():

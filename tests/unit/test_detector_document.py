@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -33,6 +34,15 @@ def test_the_table_of_models():
     for name in ARCHITECTURES:
         row = cost(name)
         assert [number for cell in cells(name) for number in numbers(cell)] == [row["parameters"], row["gflops"], row["rows"]]
+
+
+def test_the_table_of_the_base_scenario():
+    from detector.scenario import Scenario
+
+    for field in dataclasses.fields(Scenario):
+        default = "–" if field.default is dataclasses.MISSING else str(field.default)
+        default = {"None": "none", "False": "false", "": "''"}.get(default, default)
+        assert cells(f"`{field.name}`")[0] == default
 
 
 def test_where_a_step_goes():

@@ -131,6 +131,7 @@ def test_scenario_from_a_mapping(tmp_path):
         ({"data": "a", "nominal_batch": 0}, "base.nominal_batch is 0"),
         ({"data": "a", "imgsz": 300}, "base.imgsz is 300, but must be a multiple of 32; write imgsz: 288"),
         ({"data": "a", "rect": "yes"}, "base.rect is 'yes'"),
+        ({"data": "a", "multi_scale": "yes"}, "base.multi_scale is 'yes'; write multi_scale: true or multi_scale: false"),
         ({"data": "a", "progressive": 1}, "base.progressive is 1; write progressive: true or progressive: false"),
         ({"data": "a", "weights": "yolov5n.onnx"}, "base.weights is .*yolov5n.onnx'; write weights: ''"),
     ],
