@@ -3,7 +3,10 @@
 import uuid
 from typing import Any
 
-from server import replaying
+import pytest
+
+from evolution.yolov5_2021 import Yolov5
+from server import changes, replaying
 
 
 def _change(api: Any, **space: Any) -> Any:
@@ -73,3 +76,21 @@ def test_enqueued_hyp_sets_are_next_and_count_once(api: Any) -> None:
     ):
         answer = _enqueue(api, hyp)
         assert (answer.status_code, said in answer.text) == (422, True), answer.text
+
+
+def test_a_change_while_a_child_is_computed_is_noticed(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child of the space before would be stored as one of the space after, and could not be bred again."""
+    api.create(candidates=10)
+    _train(api, 3)
+    propose, changed = Yolov5.propose, []
+
+    def interrupted(*args: Any) -> Any:
+        if not changed:
+            changed.append(api.database.run(lambda c: changes.change_space(c, "toy", {"x": {"min": 0.6, "max": 0.7}})))
+        return propose(*args)
+
+    monkeypatch.setattr(Yolov5, "propose", interrupted)
+    (hyp,) = _train(api, 1)
+    assert 0.6 <= hyp["x"] <= 0.7
+    assert changed
+    assert api.database.run(lambda connection: replaying.replay(connection, "toy", 3)) == hyp
