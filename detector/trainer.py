@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -246,7 +247,8 @@ def _network(model: Detector, execution: Execution) -> Any:
         network = torch.compile(network, dynamic=False, mode="reduce-overhead" if execution.kind == "cuda" else None)
     if execution.team.size > 1:
         # Batch-norm statistics stay each process's own; those of rank 0 are averaged, evaluated and kept.
-        network = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of a new name that older versions lack
+            network = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
     return network
 
 

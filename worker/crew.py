@@ -34,11 +34,11 @@ _LAST_S = 10.0  # for members to come out of a training that has ended well
 
 
 class _Member:
-    """``end`` is how its part of the current training ended; None while it trains."""
+    """A further training process."""
 
     def __init__(self) -> None:
-        self.end: dict[str, Any] | None = {"say": "done"}
         self.where = ""
+        self._said: dict[str, Any] | None = {"say": "done"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "worker.training", str(os.getpid())],
             cwd=_ROOT,
@@ -48,11 +48,19 @@ class _Member:
         threading.Thread(target=self._listen, name=f"member {self._process.pid}", daemon=True).start()
 
     @property
+    def end(self) -> dict[str, Any] | None:
+        """How its part of the current training ended; None while it trains."""
+        if self._said is not None:
+            return self._said
+        status = self._process.poll()
+        return None if status is None else ending(status, self.where)
+
+    @property
     def ready(self) -> bool:
-        return self._process.poll() is None and self.end is not None
+        return self._process.poll() is None and self._said is not None
 
     def join(self, assignment: Mapping[str, Any]) -> None:
-        self.end = None
+        self._said = None
         self.where = f"rank {assignment['rank']} ({assignment['device']})"
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # its death is an end as well
@@ -69,10 +77,7 @@ class _Member:
             with contextlib.suppress(ValueError):  # a line cut off by death
                 said = json.loads(line)
                 if said["say"] in _ENDS:
-                    self.end = said
-        status = self._process.wait()
-        if self.end is None or self.end["say"] == "done":
-            self.end = ending(status, self.where)
+                    self._said = said
 
 
 _MEMBERS: list[_Member] = []

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ from detector.scenario import Scenario
 from evolution.hyperparameters import Hyperparameters, lineage_space
 from hypevolve.hashes import hyp_hash
 from worker import crew
+from worker.errors import Interrupted, NotInstalled, TrainingFailed
 from worker.training import run
 
 # One rate all along, so that a step is the same whether it is the first or the second iteration.
@@ -33,6 +38,33 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 def members() -> Iterator[None]:
     yield
     crew.dismiss()
+
+
+@pytest.mark.parametrize(("kind", "status"), [("oom", -signal.SIGKILL), ("crash", 1)])
+def test_a_leader_that_waits_for_a_lost_process_dies_as_that_did(kind: str, status: int):
+    code = (
+        "import sys, threading, types; from worker import crew; crew._STUCK_S = 0.1; detail = 'rank 1 (cuda:1) died'\n"
+        "end = {'say': 'failed', 'kind': sys.argv[1], 'detail': detail}\n"
+        "crew._guard([types.SimpleNamespace(end=end, where='rank 1 (cuda:1)')], threading.Event())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, kind], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status
+    assert done.stderr == "the training waits for a lost process: rank 1 (cuda:1) died\n"
+
+
+def test_what_a_process_says_no_to_is_the_teams_end():
+    def lost(**end: str) -> Exception | None:
+        fine = types.SimpleNamespace(end={"say": "done"}, where="rank 1 (cuda:1)")
+        return crew._lost([fine, types.SimpleNamespace(end=end or None, where="rank 2 (cuda:2)")])
+
+    assert lost() is None
+    assert lost(say="done") is None
+    failed = lost(say="failed", kind="oom", detail="CUDA out of memory")
+    assert isinstance(failed, TrainingFailed)
+    assert (failed.kind, str(failed)) == ("oom", "rank 2 (cuda:2): CUDA out of memory")
+    absent = lost(say="not_installed", reason="not_installed", detail="cuda:2 is not there")
+    assert isinstance(absent, NotInstalled)
+    assert isinstance(lost(say="interrupted", detail="SIGTERM"), Interrupted)
 
 
 def trained(data: str, folder: Path, device: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
