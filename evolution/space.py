@@ -17,6 +17,7 @@ from typing import Literal
 
 Scale = Literal["linear", "log", "log1m"]
 Value = float | bool | str
+Coding = tuple[tuple[tuple[str, ...] | tuple[bool, ...], float], ...]
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,11 @@ class Space:
     def start(self) -> dict[str, float]:
         """The given hyp set as numbers; decoded it is what candidate 0 trains."""
         return {gene.name: gene.start for gene in self.genes}
+
+    @property
+    def coding(self) -> Coding:
+        """What ``encode`` depends on: two spaces of a campaign with the same coding give the same numbers."""
+        return tuple((gene.choices, gene.start) for gene in self.genes if gene.choices)
 
     def encode(self, hyp: Mapping[str, Value]) -> dict[str, float]:
         """A hyp set as numbers, in the order of the space."""

@@ -88,6 +88,7 @@ def edit(
     context: typer.Context,
     name: CampaignName,
     bounds: Annotated[list[str], typer.Option(metavar="GENE=LOWER:UPPER", help="New bounds; may be repeated.")] = [],  # noqa: B006
+    choices: Annotated[list[str], typer.Option(metavar="GENE=A,B", help="Other choices; may be repeated.")] = [],  # noqa: B006
     fix: Annotated[list[str], typer.Option(metavar="GENE[=VALUE]", help="Keep a gene where it is, or at a value.")] = [],  # noqa: B006
     free: Annotated[list[str], typer.Option(metavar="GENE", help="Let a gene move.")] = [],  # noqa: B006
     fitness: Annotated[
@@ -95,7 +96,7 @@ def edit(
     ] = None,
 ) -> None:
     """Change bounds while a campaign runs, fix genes, let others move, judge by other weights. Earlier rows still inform."""
-    steering.edit(context.obj, name, bounds, fix, free, fitness)
+    steering.edit(context.obj, name, bounds=bounds, choices=choices, fix=fix, free=free, fitness=fitness)
 
 
 @app.command()

@@ -16,7 +16,14 @@ USAGE = 2
 
 
 def edit(
-    output: Output, name: str, bounds: Sequence[str], fix: Sequence[str], free: Sequence[str], fitness: str | None
+    output: Output,
+    name: str,
+    *,
+    bounds: Sequence[str],
+    choices: Sequence[str],
+    fix: Sequence[str],
+    free: Sequence[str],
+    fitness: str | None,
 ) -> None:
     """Change the bounds of genes (``lr0=1e-4:1e-2``), fix some (``box``, ``box=0.05``), let others move; weigh metrics anew.
 
@@ -30,6 +37,11 @@ def edit(
         if not colon:
             raise CommandFailed(f"--bounds {text}: write GENE=LOWER:UPPER, such as lr0=1e-4:1e-2", USAGE)
         space.setdefault(gene, {}).update(min=_number("--bounds", text, low), max=_number("--bounds", text, high))
+    for text in choices:
+        gene, equals, listed = text.partition("=")
+        if not equals:
+            raise CommandFailed(f"--choices {text}: write GENE=CHOICE,CHOICE, such as optimizer=SGD,AdamW", USAGE)
+        space.setdefault(gene, {})["choices"] = [_value(choice.strip()) for choice in listed.split(",")]
     for text in fix:
         gene, equals, value = text.partition("=")
         space.setdefault(gene, {})["gain"] = 0.0
@@ -39,7 +51,7 @@ def edit(
         space.setdefault(gene, {})["gain"] = 1.0
     weights = None if fitness is None else online.weights(fitness)
     if not space and weights is None:
-        raise CommandFailed("nothing to change; give --bounds, --fix, --free or --fitness", USAGE)
+        raise CommandFailed("nothing to change; give --bounds, --choices, --fix, --free or --fitness", USAGE)
     with connect(output) as client:
         if space:
             campaign = client.change_space(name, space)

@@ -23,7 +23,7 @@ import numpy as np
 from sqlalchemy import Connection, text
 
 from evolution.campaign import Campaign
-from evolution.space import Space
+from evolution.space import Coding, Space
 from evolution.strategy import (
     MOST_PENDING,
     Candidate,
@@ -164,20 +164,21 @@ class _Hyps:
     """Hyp sets of candidates by their ids, as strategies see them; those used last."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[int, dict[str, float]] = OrderedDict()
+        self._known: OrderedDict[tuple[int, Coding], dict[str, float]] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, connection: Connection, ids: Sequence[int], space: Space) -> dict[int, dict[str, float]]:
+        coding = space.coding
         with self._lock:
-            found = {id: self._known[id] for id in ids if id in self._known}
+            found = {id: self._known[id, coding] for id in ids if (id, coding) in self._known}
         missing = [id for id in ids if id not in found]
         if missing:
             rows = connection.execute(_HYPS, {"ids": missing})
             found |= {row.id: space.encode(row.hyp) for row in rows}
         with self._lock:
             for id in ids:
-                self._known[id] = found[id]
-                self._known.move_to_end(id)
+                self._known[id, coding] = found[id]
+                self._known.move_to_end((id, coding))
             while len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         return found

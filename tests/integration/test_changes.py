@@ -55,6 +55,29 @@ def test_changes_that_cannot_be(api: Any) -> None:
     assert api.http.patch("/api/v1/campaigns/nobody/space", json={"space": {}}).status_code == 404
 
 
+def test_choices_come_and_go_and_every_candidate_can_be_bred_again(api: Any) -> None:
+    hyp, space = {"x": 0.5, "kind": "b"}, {"x": {"gain": 1, "min": 0.01, "max": 1}, "kind": ["a", "b", "c"]}
+    api.create(candidates=60, hyp=hyp, space=space, evolve={"strategy": "hybrid", "seed": 5})
+    assert len({hyp["kind"] for hyp in _train(api, 20)}) > 1
+    assert _change(api, kind={"choices": ["c", "d", "a"]}).status_code == 200  # the start is gone, the others stand elsewhere
+    after = {hyp["kind"] for hyp in _train(api, 25)}
+    assert len(after) > 1
+    assert after <= {"a", "c", "d"}
+    assert _change(api, kind={"gain": 0, "start": "d"}).status_code == 200
+    assert {hyp["kind"] for hyp in _train(api, 5)} == {"d"}
+    for number in range(50):
+        again = api.database.run(lambda connection, number=number: replaying.replay(connection, "toy", number))
+        assert again == api.candidate(number)["hyp"], number
+    for change, said in (
+        ({"choices": ["a", "c"], "start": "z"}, "space.kind: start 'z' is none of the choices; write one of a, c"),
+        ([False, True], "space.kind: a gene keeps its kind while a campaign runs"),
+        ([1, 0, 1], "space.kind: a gene keeps its kind while a campaign runs"),
+        ({"min": 0, "max": 1}, "space.kind.choices: a gene of choices has no min, max or integer"),
+    ):
+        answer = _change(api, kind=change)
+        assert (answer.status_code, said in answer.text) == (422, True), answer.text
+
+
 def test_enqueued_hyp_sets_are_next_and_count_once(api: Any) -> None:
     api.create(candidates=6)
     request = str(uuid.uuid4())
