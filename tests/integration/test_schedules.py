@@ -138,7 +138,8 @@ class Scene:
             """
             select k.number, k.state, k.attempts, k.failures, k.failure, round(k.fitness::numeric, 6),
               (select array_agg(coalesce(outcome, 'open') order by started_at) from attempt where candidate_id = k.id),
-              (select array_agg(row(counts, metrics, rung)::text order by 1) from result where candidate_id = k.id),
+              (select array_agg(told order by told)
+                from (select row(counts, metrics, rung)::text from result where candidate_id = k.id) results (told)),
               (select count(*) from lease where candidate_id = k.id),
               (select count(*) from lease where candidate_id = k.id and token = k.token),
               (select count(*) from lease where candidate_id = k.id and expires_at > clock_timestamp()),
