@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -12,9 +13,8 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from hypevolve import __version__, messages
 from server import fleet, leases, results
 from server.access import needs
-from server.asking import ask as ask_for_work
 from server.caller import acting
-from server.coordinator import coordinator_of
+from server.coordinator import Coordinator, coordinator_of
 from server.errors import Conflict, Forbidden, TooOld
 
 router = APIRouter(tags=["worker protocol"])
@@ -67,11 +67,16 @@ async def ask(request: Request, body: messages.Ask, prefer: Annotated[str | None
 
     A 204 may carry `Hypevolve-Command`: `drain` (end), or `self-test` (nothing until it is passed), with `Hypevolve-Reason`.
     """
-    coordinator = coordinator_of(request)
-    body = _within_binding(body)
+    return await give_work(coordinator_of(request), _within_binding(body), prefer, request.is_disconnected)
+
+
+async def give_work(
+    coordinator: Coordinator, body: messages.Ask, prefer: str | None, disconnected: Callable[[], Awaitable[bool]]
+) -> Response:
+    """The answer to an ask; also of ``server.express``, as are ``hear`` and ``take_result``."""
     deadline = time.monotonic() + _wait_s(prefer)
     while True:
-        answer = await coordinator.ordinary(lambda: ask_for_work(coordinator.database, coordinator.breeder, body))
+        answer = await coordinator.ask(body)
         standing = answer.standing
         if answer.leases:
             # Written here: checking our own answer once more costs as much as all the rest of the route.
@@ -84,11 +89,7 @@ async def ask(request: Request, body: messages.Ask, prefer: Annotated[str | None
             }
             return Response(status_code=204, headers=told)
         left = deadline - time.monotonic()
-        if (
-            left <= 0
-            or not await coordinator.watch.wait(body.campaigns, standing.offer, left)
-            or await request.is_disconnected()
-        ):
+        if left <= 0 or not await coordinator.watch.wait(body.campaigns, standing.offer, left) or await disconnected():
             return Response(status_code=204, headers={"Retry-After": "2"})
 
 
@@ -114,7 +115,10 @@ def _wait_s(prefer: str | None) -> float:
 @router.put("/leases/{token}", dependencies=[needs("worker")])
 async def heartbeat(request: Request, token: str, body: messages.Heartbeat) -> messages.HeartbeatAnswer:
     """Renew a lease. Only the command `cancel` stops a training."""
-    coordinator = coordinator_of(request)
+    return await hear(coordinator_of(request), token, body)
+
+
+async def hear(coordinator: Coordinator, token: str, body: messages.Heartbeat) -> messages.HeartbeatAnswer:
     return await coordinator.essential(
         lambda: coordinator.database.run(lambda c: leases.heartbeat(c, token, body), essential=True)
     )
@@ -146,15 +150,23 @@ async def result(
     request: Request, response: Response, candidate: int, token: str, body: messages.Result
 ) -> messages.ResultAnswer:
     """The result of a training: 201 where it was stored and counts, 200 where an answer is repeated or came late."""
-    coordinator = coordinator_of(request)
-    verdict = await coordinator.essential(
-        lambda: coordinator.database.run(lambda c: results.store_result(c, candidate, token, body), essential=True)
-    )
+    response.status_code, answer = await take_result(coordinator_of(request), candidate, token, body)
+    return answer
+
+
+async def take_result(
+    coordinator: Coordinator, candidate: int, token: str, body: messages.Result
+) -> tuple[int, messages.ResultAnswer]:
+    """The status and the answer.
+
+    Raises:
+        Conflict: the result does not count, for what it says.
+    """
+    verdict = await coordinator.result(candidate, token, body)
     coordinator.watch.stir()
     if verdict.refusal is not None:
         raise Conflict("result-refused", f"{verdict.refusal}; the numbers are kept for audit and do not count")
-    response.status_code = 201 if verdict.stored and verdict.answer.counts else 200
-    return verdict.answer
+    return 201 if verdict.stored and verdict.answer.counts else 200, verdict.answer
 
 
 @router.post("/leases/{token}/failure", dependencies=[needs("worker")])

@@ -30,6 +30,7 @@ from server.access import Door, OpenTo, require_scopes
 from server.artifacts import ArtifactStore
 from server.coordinator import MOST_CHECKPOINT_BYTES, Coordinator
 from server.database import Database
+from server.express import Express
 
 STATIC = Path(__file__).parent / "static"
 
@@ -72,6 +73,7 @@ def create_app(
     app.state.coordinator = coordinator
     app.state.event_watch = stream.event_watch(coordinator)
     app.state.door = Door(coordinator, open_to)
+    app.add_middleware(Express, coordinator=coordinator, root_path=root_path)
     app.add_middleware(gate.Gate, door=app.state.door, root_path=root_path)
     app.add_middleware(_Address, root_path=root_path)  # the outermost: what is added last is asked first
     app.include_router(api_workers.router, prefix=messages.PREFIX)

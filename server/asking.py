@@ -1,15 +1,26 @@
-"""One ask for work: what this request already got; else, campaign by campaign in fair order, what came back or a new child."""
+"""Asks for work: what this request already got; else, campaign by campaign in fair order, what came back or a new child.
+
+Asks that meet are served together where all that each of them needs is a new child of a quick strategy (``together``): one
+transaction of a few statements. Every other ask goes alone (``ask``).
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Connection
 
+from evolution.strategy import Needs
 from hypevolve import messages
 from server import fair, fleet, leases
-from server.breeding import Breeder
-from server.database import Database
+from server.breeding import Breeder, Wish
+from server.caller import Caller, speaking_for
+from server.database import Database, Statement, fetch
+from server.snapshots import history_of
 
 
 class Answer(NamedTuple):
@@ -17,6 +28,51 @@ class Answer(NamedTuple):
 
     leases: list[messages.Lease]
     standing: fleet.Standing
+
+
+class Asked(NamedTuple):
+    ask: messages.Ask
+    caller: Caller
+
+
+@lru_cache(maxsize=64)
+def _look(needs: Needs) -> Statement:
+    """All that most asks need to know, in one message."""
+    return Statement.of("look", standings=fleet.STANDINGS, works=fair.WORKS, history=history_of(needs))
+
+
+def together(connection: Connection, breeder: Breeder, asked: Sequence[Asked]) -> list[Answer | None]:
+    """The answers to several asks of callers who may see every campaign; None for those that have to go alone."""
+    seen, values = breeder.next_time, fleet.values_of([one.ask for one in asked], [one.caller for one in asked])
+    look = fetch(connection, _look(seen.needs), id=seen.campaign_id, names=None, **values).one()
+    standings = [fleet.as_standing(row, one.ask) for row, one in zip(look.standings, asked, strict=True)]
+    works = {work.id: work for work in breeder.waiting.without(fair.Work(**row) for row in look.works)}
+    seen = seen._replace(rows=look.history)
+    left = dict(works)
+    answers: list[Answer | None] = [None] * len(asked)
+    chosen: defaultdict[int, list[tuple[int, Wish]]] = defaultdict(list)
+    requests: set[UUID] = set()
+    for place, ((ask, caller), standing) in enumerate(zip(asked, standings, strict=True)):
+        if standing.repeated or standing.revoked or ask.n > 1 or ask.request_id in requests:
+            continue
+        requests.add(ask.request_id)
+        if not standing.seen:
+            with speaking_for(caller):
+                leases.see_worker(connection, ask.worker, ask.devices)
+        suited = [work for work in left.values() if work.returned + work.unbred and work.suits(standing.offer, ask.campaigns)]
+        if standing.command is not None or not suited:
+            answers[place] = Answer([], standing)
+            continue
+        work = min(suited, key=lambda work: work.order)
+        left[work.id] = work.given()
+        if not work.returned:
+            chosen[work.id].append((place, Wish(ask, 0, caller)))
+    for id, wishes in chosen.items():
+        breeder.at_once(connection, works[id], [wish for _, wish in wishes], seen)
+        for place, wish in wishes:
+            if wish.granted:
+                answers[place] = Answer(wish.granted, standings[place])
+    return answers
 
 
 def ask(database: Database, breeder: Breeder, request: messages.Ask) -> Answer:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
 from fastapi import Request
 
-from server import checkpoints, fair, pulse, tally
+from hypevolve import messages
+from server import asking, checkpoints, fair, pulse, results, tally
 from server.artifacts import ArtifactStore
 from server.breeding import Breeder
+from server.caller import acting
 from server.database import Database
+from server.desk import Desk
 from server.errors import Unavailable
 from server.waiting import WorkWatch
 
@@ -38,6 +41,8 @@ class Coordinator:
         self.transfers = asyncio.Semaphore(TRANSFERS)
         self.breeder = Breeder(database)
         self.watch = WorkWatch(self._look)
+        self._asks = Desk("asks", self._answers)
+        self._results = Desk("results", self._verdicts)
         self._essential = anyio.CapacityLimiter(ESSENTIAL_THREADS)
         self._ordinary = anyio.CapacityLimiter(ORDINARY_THREADS)
         self._drawing = anyio.CapacityLimiter(1)
@@ -49,6 +54,27 @@ class Coordinator:
 
     async def ordinary(self, work: Callable[[], T]) -> T:
         return await run_sync(work, limiter=self._ordinary)
+
+    async def ask(self, asked: messages.Ask) -> asking.Answer:
+        """Serve an ask, together with those that came at the same time where it can be."""
+        caller = acting.get()
+        answer = await self._asks.bring(asking.Asked(asked, caller)) if caller.campaigns is None else None
+        return await self.ordinary(lambda: asking.ask(self.database, self.breeder, asked)) if answer is None else answer
+
+    def _answers(self, asked: Sequence[asking.Asked]) -> list[asking.Answer | None]:
+        return self.database.run(lambda connection: asking.together(connection, self.breeder, asked))
+
+    async def result(self, candidate: int, token: str, body: messages.Result) -> results.Verdict:
+        """Store a result, together with those that came at the same time where it can be."""
+        verdict = await self._results.bring(results.Posted(candidate, token, body, acting.get()))
+        if verdict is not None:
+            return verdict
+        return await self.essential(
+            lambda: self.database.run(lambda c: results.store_result(c, candidate, token, body), essential=True)
+        )
+
+    def _verdicts(self, posted: Sequence[results.Posted]) -> list[results.Verdict | None]:
+        return self.database.run(lambda connection: results.store_together(connection, posted), essential=True)
 
     async def drawing(self, work: Callable[[], T]) -> T:
         """Draw a picture: a second of computing, in which asks must not queue."""

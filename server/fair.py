@@ -10,17 +10,20 @@ import time
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from server.budget import OPEN
 from server.campaigns import HALTED
+from server.database import Statement, fetch
 from server.pulse import LEASES_MAY_EXPIRE
 
 WAITING_S = 5.0  # a strategy that waits is asked again after so long, whatever happened
 
-_WORK = text(
+WORKS = Statement(
+    "works",
     f"""
-    select c.id, c.name, c.requires, w.queued, w.expired, w.unbred, t.revision
+    select c.id, c.name, c.requires, w.queued, w.expired, w.unbred, t.revision, c.priority, t.busy / c.share as rank, c.share,
+           c.bred, c.revision as edition
     from campaign c
     cross join lateral (  -- first, one look at each: most campaigns of an old service have ended
       select where c.state = 'running' and (c.bred < c.candidates or exists (
@@ -35,9 +38,10 @@ _WORK = text(
               and {LEASES_MAY_EXPIRE}) as expired,
              case when c.bred >= c.candidates or {HALTED} then 0 else c.candidates - c.bred end as unbred) w
     where w.queued + w.expired + w.unbred > 0 and {OPEN}
-      and (cast(:names as text[]) is null or c.name = any(:names))
-    order by c.priority desc, t.busy / c.share, c.id
-    """
+      and (%(names)s is null or c.name = any(%(names)s))
+    order by c.priority desc, rank, c.id
+    """,
+    names="text[]",
 )
 
 
@@ -50,7 +54,10 @@ class Offer(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What a campaign has to give out. ``revision`` changes with every candidate's state."""
+    """What a campaign has to give out. ``revision`` changes with every candidate's state.
+
+    ``rank`` is its trainings by its ``share``; ``edition`` is the campaign's revision.
+    """
 
     id: int
     name: str
@@ -59,6 +66,26 @@ class Work(NamedTuple):
     expired: int
     unbred: int
     revision: str
+    priority: int = 0
+    rank: float = 0.0
+    share: float = 1.0
+    bred: int = 0
+    edition: int = 0
+
+    @property
+    def order(self) -> tuple[int, float, int]:
+        """In the fair order."""
+        return -self.priority, self.rank, self.id
+
+    def given(self) -> Work:
+        """What is left once it has given out one more."""
+        if self.queued:
+            left = self._replace(queued=self.queued - 1)
+        elif self.expired:
+            return self._replace(expired=self.expired - 1)  # it counts as being trained already
+        else:
+            left = self._replace(unbred=self.unbred - 1)
+        return left._replace(rank=self.rank + 1 / self.share)
 
     @property
     def returned(self) -> int:
@@ -103,5 +130,5 @@ class Waiting:
 
 def works(connection: Connection, names: Collection[str] | None = None) -> list[Work]:
     """The campaigns that have something to give out, in the order in which asks are served from them."""
-    rows = connection.execute(_WORK, {"names": None if names is None else list(names)})
-    return [Work(*row) for row in rows]
+    rows = fetch(connection, WORKS, names=None if names is None else list(names))
+    return [Work._make(row) for row in rows]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
 from hypevolve import messages
 from server import quarantine
-from server.caller import VISIBLE, acting, visible
+from server.caller import VISIBLE, Caller, acting, visible
+from server.database import Statement, fetch
 from server.errors import Forbidden, NotFound, Unauthorised
 from server.fair import Offer
 from server.tables import worker
@@ -18,11 +20,13 @@ class Standing(NamedTuple):
     """What an ask of a worker meets: its offer, or a command instead of work, why, and how long that stands at least.
 
     ``repeated``: this request was answered before. ``seen``: nobody need note that the worker was heard.
+    ``revoked``: its token was, a moment ago.
     """
 
     offer: Offer
     repeated: bool = False
     seen: bool = False
+    revoked: bool = False
     command: messages.AskCommand | None = None
     reason: str = ""
     wait_s: float = 0.0
@@ -50,18 +54,34 @@ def register(connection: Connection, body: messages.RegisterWorker) -> None:
         quarantine.tested(connection, body.worker, body.self_test)
 
 
-# One message that says what an ask needs to know of its worker, its token and itself.
-_STANDING = text(
+# What asks need to know of their workers, their tokens and themselves; its values are ``values_of`` them.
+STANDINGS = Statement(
+    "standings",
     f"""
-    select exists (select 1 from attempt where request_id = :request) as repeated,
-           exists (select 1 from token where name = :who and revoked_at is not null) as revoked,
-           coalesce(w.seen_at > clock_timestamp() - interval '5 s' and w.who = :who, false) as seen,
+    select exists (select 1 from attempt a where a.request_id = r.request) as repeated,
+           exists (select 1 from token t where t.name = r.who and t.revoked_at is not null) as revoked,
+           coalesce(w.seen_at > clock_timestamp() - interval '5 s' and w.who = r.who, false) as seen,
            coalesce(w.labels, '[]') as labels, coalesce(w.memory_gb, '{{}}') as memory_gb,
-           coalesce(w.draining, false) as draining, {quarantine.WHY} as quarantine,
+           coalesce(w.draining, false) as draining, {quarantine.WHY.replace(":only", "%(only)s")} as quarantine,
            greatest(extract(epoch from w.quarantined_until - clock_timestamp()), 0)::float8 as wait_s
-    from (values (1)) as always left join worker w on w.id = :worker
-    """
+    from unnest(%(requests)s, %(workers)s, %(whos)s) with ordinality as r (request, worker, who, n)
+    left join worker w on w.id = r.worker order by r.n
+    """,
+    requests="uuid[]",
+    workers="uuid[]",
+    whos="text[]",
+    only="text[]",
 )
+
+
+def values_of(asks: Sequence[messages.Ask], callers: Sequence[Caller]) -> dict[str, Any]:
+    """The values of ``STANDINGS``; several callers have to see the same campaigns."""
+    return {
+        "requests": [str(ask.request_id) for ask in asks],
+        "workers": [str(ask.worker) for ask in asks],
+        "whos": [caller.name for caller in callers],
+        **visible(),
+    }
 
 
 def standing(connection: Connection, ask: messages.Ask) -> Standing:
@@ -70,17 +90,21 @@ def standing(connection: Connection, ask: messages.Ask) -> Standing:
     Raises:
         Unauthorised: its token was revoked a moment ago. The door may not have heard of it yet, and nothing is leased to it.
     """
-    values = {"request": ask.request_id, "worker": ask.worker, "who": acting.get().name, **visible()}
-    row = connection.execute(_STANDING, values).one()
-    if row.revoked:
+    met = as_standing(dict(fetch(connection, STANDINGS, **values_of([ask], [acting.get()])).mappings().one()), ask)
+    if met.revoked:
         raise Unauthorised("wrong-token", "this access token was revoked; ask the operator for another")
-    memory = [row.memory_gb.get(device) for device in ask.devices]
-    offer = Offer(frozenset(row.labels), tuple(ask.devices), None if not memory or None in memory else min(memory))
-    met = Standing(offer, row.repeated, row.seen)
-    if row.draining:
+    return met
+
+
+def as_standing(row: Mapping[str, Any], ask: messages.Ask) -> Standing:
+    """A row of ``STANDINGS``."""
+    memory = [row["memory_gb"].get(device) for device in ask.devices]
+    offer = Offer(frozenset(row["labels"]), tuple(ask.devices), None if not memory or None in memory else min(memory))
+    met = Standing(offer, row["repeated"], row["seen"], row["revoked"])
+    if row["draining"]:
         return met._replace(command="drain", reason="somebody asked this worker to drain")
-    if row.quarantine is not None:
-        return met._replace(command="self-test", reason=row.quarantine, wait_s=row.wait_s)
+    if row["quarantine"] is not None:
+        return met._replace(command="self-test", reason=row["quarantine"], wait_s=row["wait_s"])
     return met
 
 

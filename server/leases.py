@@ -9,8 +9,9 @@ it by its next heartbeat. Two races matter and are settled by row locks, in the 
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -65,7 +66,7 @@ def granted_to(connection: Connection, requests: Sequence[UUID]) -> dict[UUID, l
     """The leases that each of these requests was given, with their slots."""
     found: dict[UUID, list[tuple[int, messages.Lease]]] = {}
     for row in connection.execute(_GRANTED, {"requests": list(requests)}):
-        found.setdefault(row.request_id, []).append((row.request_slot, _lease(row)))
+        found.setdefault(row.request_id, []).append((row.request_slot, _granted_lease(row)))
     return found
 
 
@@ -74,17 +75,35 @@ def slots(connection: Connection, request_id: UUID) -> int:
     return int(connection.execute(text("select count(*) from attempt where request_id = :id"), {"id": request_id}).scalar_one())
 
 
+def _granted_lease(row: Row[Any]) -> messages.Lease:
+    checkpoint = None if row.sha256 is None else messages.Checkpoint(sha256=row.sha256, bytes=row.bytes, epoch=row.epoch)
+    return lease(
+        row,
+        row.document,
+        checkpoint,
+        candidate=row.candidate,
+        campaign=row.campaign,
+        number=row.number,
+        rung=row.rung,
+        token=row.token,
+        hyp=row.hyp,
+        hyp_hash=row.hyp_hash,
+    )
+
+
 def see_worker(connection: Connection, worker: UUID, devices: Sequence[str]) -> None:
     """Note that a worker was heard; one that never registered gets a row under the head of its id."""
-    connection.execute(
-        text(
-            """
-            insert into worker (id, name, devices, who) values (:id, :name, to_jsonb(cast(:devices as text[])), :who)
-            on conflict (id) do update set seen_at = clock_timestamp(), who = excluded.who
-            where worker.seen_at < clock_timestamp() - interval '5 s' or worker.who <> excluded.who
-            """
-        ),
-        {"id": worker, "name": str(worker)[:8], "devices": list(devices), "who": acting.get().name},
+    later(
+        connection,
+        """
+        insert into worker (id, name, devices, who) values (%(id)s, %(name)s, %(devices)s, %(who)s)
+        on conflict (id) do update set seen_at = clock_timestamp(), who = excluded.who
+        where worker.seen_at < clock_timestamp() - interval '5 s' or worker.who <> excluded.who
+        """,
+        id=str(worker),
+        name=str(worker)[:8],
+        devices=json.dumps(list(devices)),
+        who=acting.get().name,
     )
 
 
@@ -308,24 +327,26 @@ def training_seed(campaign_seed: int, same_seed: bool, number: int) -> int:
     return campaign_seed if same_seed else campaign_seed + number
 
 
-def _lease(row: Row[Any]) -> messages.Lease:
-    document = row.document
+def lease(
+    campaign_row: Row[Any],
+    document: Mapping[str, Any],
+    checkpoint: messages.Checkpoint | None = None,
+    *,
+    number: int,
+    **candidate: Any,
+) -> messages.Lease:
+    """A lease: what is the campaign's, what is the candidate's, where its training stands."""
     return messages.Lease(
-        candidate=row.candidate,
-        campaign=row.campaign,
-        number=row.number,
-        rung=row.rung,
-        token=row.token,
-        hyp=row.hyp,
-        hyp_hash=row.hyp_hash,
-        data_hash=row.data_hash,
+        number=number,
+        data_hash=campaign_row.data_hash,
         base=document["base"],
         trainer=document["trainer"],
         weights=document["fitness"],
-        seed=training_seed(row.seed, row.same_seed, row.number),
+        seed=training_seed(campaign_row.seed, campaign_row.same_seed, number),
         epochs=document["base"]["epochs"],
-        lease_s=row.lease_s,
-        beat_s=row.beat_s,
+        lease_s=campaign_row.lease_s,
+        beat_s=campaign_row.beat_s,
         checkpoint_s=document["lease"].get("checkpoint", messages.CHECKPOINT_S),
-        checkpoint=None if row.sha256 is None else messages.Checkpoint(sha256=row.sha256, bytes=row.bytes, epoch=row.epoch),
+        checkpoint=checkpoint,
+        **candidate,
     )

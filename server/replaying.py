@@ -8,8 +8,8 @@ from sqlalchemy import Connection, text
 
 from evolution.space import Value
 from evolution.strategy import Proposal, candidate_rng
-from server import changes, judging
-from server.breeding import _PARTS, _as_history, _child, _parsed, _Snapshot
+from server import changes, judging, snapshots
+from server.breeding import draw
 
 # Fitness as it was: by the weights before, where they have been changed since.
 _AS_JUDGED = text(
@@ -34,15 +34,13 @@ def replay(connection: Connection, campaign: str, number: int) -> dict[str, Valu
         {"campaign": campaign, "number": number},
     ).one()
     before = changes.as_bred(connection, row.id, number)
-    parsed, strategy = _parsed(json.dumps(json.loads(row.document) | before))
-    seen = {number for part in _PARTS for number in row.bred_from[part]}
+    plan = snapshots.parse(json.dumps(json.loads(row.document) | before))
+    seen = {number for part in snapshots.PARTS for number in row.bred_from[part]}
     there = connection.execute(_AS_JUDGED, {"id": row.id, "numbers": list(seen), "weights": json.dumps(before.get("fitness"))})
-    rows = {r.number: r for r in there}
-    parts = {part: [(n, parsed.space.encode(rows[n].hyp), rows[n].fitness) for n in row.bred_from[part]] for part in _PARTS}
-    history = _as_history(number, parts)
-    snapshot = _Snapshot(row.id, parsed, strategy, history, left=1, revision=0)
-    rng = candidate_rng(parsed.seed, number)
+    rows, space = {r.number: r for r in there}, plan.campaign.space
+    parts = {part: [(n, space.encode(rows[n].hyp), rows[n].fitness) for n in row.bred_from[part]] for part in snapshots.PARTS}
+    history, rng = snapshots.as_history(number, parts), candidate_rng(plan.campaign.seed, number)
     for draws in range(1, row.bred_from["draws"] + 1):
-        child = _child(snapshot, history, rng, draws)
+        child = draw(plan, history, rng, draws)
     assert isinstance(child, Proposal)
-    return parsed.space.decode(child.hyp)
+    return space.decode(child.hyp)

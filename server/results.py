@@ -1,5 +1,8 @@
 """What a worker says of a training: epochs, a result, or a failure. Each counts once, however often it is sent.
 
+Results that meet are stored together where nothing is special about them (``store_together``): two statements for all of them.
+Every other result goes alone (``store_result``).
+
 The first complete result for a candidate and rung counts, whichever attempt sends it, also after its lease expired: hours of
 training are not thrown away because a node was slow to say so. Failures are stricter, only the current holder may report one.
 """
@@ -8,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, text
@@ -17,7 +20,8 @@ from sqlalchemy.dialects.postgresql import insert
 from evolution.fitness import fitness
 from hypevolve import messages
 from server import checkpoints, events, judging, lost_future, quarantine, tally
-from server.database import later
+from server.caller import Caller
+from server.database import Statement, fetch, later
 from server.errors import Conflict, Invalid, NotFound, Unavailable
 from server.leases import MAX_ATTEMPTS, OVER, end_attempt, end_lease, held
 from server.tables import epoch
@@ -53,6 +57,100 @@ def store_epochs(connection: Connection, token: str, epochs: messages.Epochs) ->
     return messages.EpochsAnswer(current=current)
 
 
+class Posted(NamedTuple):
+    candidate: int
+    token: str
+    body: messages.Result
+    caller: Caller
+
+
+def store_together(connection: Connection, posted: Sequence[Posted]) -> list[Verdict | None]:
+    """Store results that are the first of their candidates, come from who holds them, and agree with what was asked.
+
+    None for every other, which has to go alone; so has one whose candidate others are at work on: nothing is waited for here.
+    """
+    first = {one.token: one for one in reversed(posted)}
+    rows = []
+    for row in fetch(connection, _HELD, tokens=list(first)):
+        one = first[row.token]
+        learns = one.body.data_hash is not None and row.data_hash is None  # the campaign, from this result
+        if row.undisturbed and not learns and row.id == one.candidate and _agrees(row, one.body):
+            rows.append(_as_row(row, one))
+    if rows:
+        later(connection, _STORE, rows=json.dumps(rows))
+    stored = {row["token"] for row in rows}
+    return [
+        Verdict(True, messages.ResultAnswer(counts=True)) if one is first[one.token] and one.token in stored else None
+        for one in posted
+    ]
+
+
+def _agrees(row: Row[Any], body: messages.Result) -> bool:
+    try:
+        return _mismatch(row, body) is None and abs(_judge(body.metrics, row.weights) - body.fitness) <= FITNESS_TOLERANCE
+    except Invalid:
+        return False
+
+
+def _as_row(row: Row[Any], one: Posted) -> dict[str, Any]:
+    return one.body.model_dump(include={"metrics", "fitness", "seconds", "epochs", "rung", "weights_hash"}) | {
+        "token": one.token,
+        "candidate": row.id,
+        "campaign": row.campaign_id,
+        "number": row.number,
+        "worker": str(row.worker_id),
+        "sha256": _digest(one.body),
+        "who": one.caller.name,
+    }
+
+
+# An attempt that has not ended has no result yet: every result ends its attempt, whose row is locked here.
+_HELD = Statement(
+    "held",
+    f"""
+    select a.token, a.worker_id, k.id, k.campaign_id, k.number, k.rung, k.state, k.hyp_hash, c.data_hash,
+           c.document -> 'fitness' as weights, {judging.SHARED.format(campaign_id="k.campaign_id")} as undisturbed
+    from attempt a join candidate k on k.id = a.candidate_id join campaign c on c.id = k.campaign_id
+    where a.token = any(%(tokens)s) and a.outcome is null and k.token = a.token and k.state in ('leased', 'running')
+    for no key update of k, a skip locked
+    """,
+    tokens="text[]",
+)
+
+# Judged by the weights of this moment, which the shared lock keeps: those that were read before may be older by an instant.
+_STORE = Statement(
+    "store_results",
+    f"""
+    with r as (
+      select * from json_to_recordset(%(rows)s) as r (
+        token text, candidate bigint, campaign bigint, number int, worker uuid, rung int, metrics jsonb, fitness float8,
+        seconds float8, epochs int, sha256 text, weights_hash text, who text)
+    ), w as materialized (
+      select id, (document -> 'fitness')::jsonb as weights from campaign where id in (select campaign from r)
+    ), stored as (
+      insert into result (token, candidate_id, rung, counts, metrics, fitness, seconds, epochs, body_sha256, weights_hash)
+      select token, candidate, rung, true, metrics, fitness, seconds, epochs, sha256, weights_hash from r
+    ), done as (
+      update candidate k set state = 'done', failure = null, finished_at = clock_timestamp(),
+                             fitness = {judging.judged("w.weights", "r.metrics")}
+      from r join w on w.id = r.campaign where k.id = r.candidate
+    ), freed as (
+      delete from lease l using r where l.candidate_id = r.candidate
+    ), ended as (
+      update attempt a set outcome = 'done', ended_at = clock_timestamp() from r where a.token = r.token
+    ), cleared as (
+      update worker v set failed_in_a_row = '{{}}', quarantines = 0 from r
+      where v.id = r.worker and (v.failed_in_a_row <> '{{}}' or v.quarantines > 0)
+    ), told as (
+      insert into event (campaign_id, number, kind, detail, who)
+      select campaign, number, 'done', jsonb_build_object('fitness', fitness), who from r
+    )
+    insert into tally (campaign_id, seconds) select campaign, sum(seconds) from r group by campaign
+    """,
+    rows="json",
+)
+
+
 def store_result(connection: Connection, candidate: int, token: str, body: messages.Result) -> Verdict:
     """Store a result once. The same token and body get the first answer for ever; a refused one is kept for audit.
 
@@ -78,10 +176,9 @@ def _store(connection: Connection, candidate: int, token: str, body: messages.Re
     row = held(connection, token, lock=True)
     if row.id != candidate:
         raise NotFound("unknown-token", "that token was issued for another candidate")
-    # Without what is absent: a field that a later version adds changes no digest.
     if not row.undisturbed:
         raise Unavailable("reweighing", f"{row.campaign} is being judged by other weights; repeat the request")
-    digest = hashlib.sha256(json.dumps(body.model_dump(mode="json", exclude_none=True), sort_keys=True).encode()).hexdigest()
+    digest = _digest(body)
     before = connection.execute(text("select * from result where token = :token"), {"token": token}).first()
     if before is not None:
         return _repeated(before, digest)
@@ -151,6 +248,11 @@ _DONE = f"""
 """
 
 
+def _digest(body: messages.Result) -> str:
+    """Of a result without what is absent: a field that a later version adds changes no digest."""
+    return hashlib.sha256(json.dumps(body.model_dump(mode="json", exclude_none=True), sort_keys=True).encode()).hexdigest()
+
+
 def _repeated(before: Row[Any], digest: str) -> Verdict:
     if before.body_sha256 != digest:
         raise Invalid("other-body", "this token has already sent another result; a result never changes")
@@ -165,6 +267,18 @@ def _refusal(connection: Connection, row: Row[Any], body: messages.Result) -> st
     """Why a result cannot belong to what was asked, or None."""
     if row.state == "cancelled":
         return f"candidate {row.number} was cancelled"
+    if mismatch := _mismatch(row, body):
+        return mismatch
+    ours = _judge(body.metrics, row.weights)
+    if abs(ours - body.fitness) > FITNESS_TOLERANCE and not judging.posted_agrees(
+        connection, row, body.metrics, body.fitness, FITNESS_TOLERANCE
+    ):
+        return f"fitness {body.fitness:.7g} disagrees with {ours:.7g}, computed from the posted metrics"
+    return None
+
+
+def _mismatch(row: Row[Any], body: messages.Result) -> str | None:
+    """In what a result differs from what was asked, or None."""
     if body.hyp_hash != row.hyp_hash:
         return (
             f"hyp_hash {body.hyp_hash[:12]} is not that of the leased hyp set {row.hyp_hash[:12]}: another hyp set was trained"
@@ -173,11 +287,6 @@ def _refusal(connection: Connection, row: Row[Any], body: messages.Result) -> st
         return f"rung {body.rung} was not asked for; the lease said {row.rung}"
     if body.data_hash is not None and row.data_hash is not None and body.data_hash != row.data_hash:
         return f"data_hash {body.data_hash[:12]} differs from the campaign's {row.data_hash[:12]}: this node has other data"
-    ours = _judge(body.metrics, row.weights)
-    if abs(ours - body.fitness) > FITNESS_TOLERANCE and not judging.posted_agrees(
-        connection, row, body.metrics, body.fitness, FITNESS_TOLERANCE
-    ):
-        return f"fitness {body.fitness:.7g} disagrees with {ours:.7g}, computed from the posted metrics"
     return None
 
 

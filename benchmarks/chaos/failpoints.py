@@ -7,6 +7,7 @@ transactions that store a result, this share is rolled back and acknowledged all
 from __future__ import annotations
 
 import random
+import re
 import sys
 import threading
 from collections.abc import Callable, Collection
@@ -71,6 +72,9 @@ class Failpoints:
             self._act(f"after{_commits(statement)}", statement)
 
 
+_STORES = re.compile("insert into result|execute hypevolve_store_results", re.IGNORECASE)
+
+
 def _commits(message: str) -> str:
     return " commit" if message.rstrip().endswith("commit") else ""
 
@@ -84,7 +88,7 @@ class _Liar:
         self._thread = threading.local()  # a transaction is one thread's
 
     def __call__(self, point: str, statement: str) -> str | None:
-        if point.startswith("before") and "insert into result" in statement.lower():
+        if point.startswith("before") and _STORES.search(statement):
             self._thread.storing = True
         if point == "before commit" and getattr(self._thread, "storing", False):
             self._thread.storing = False

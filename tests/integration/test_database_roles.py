@@ -89,6 +89,20 @@ def test_nothing_is_kept_in_a_session(database_url: str, monkeypatch: pytest.Mon
     assert not any("options" in options["connect_args"] for options in made)
 
 
+def test_plans_that_a_pooler_has_lost_are_done_without(database_url: str) -> None:
+    """A connection's plans stay in its session; that somebody, such as pgbouncer, gives it to others is noticed at once."""
+    with closing(Database(database_url)) as database:
+        api = Api(TestClient(create_app(database, open_to="anyone")), database)
+        api.create(candidates=6)
+        assert api.result(api.lease()).status_code == 201
+        for essential in (False, True):
+            database.run(lambda connection: connection.exec_driver_sql("deallocate all"), essential=essential)
+        lease = api.lease()
+        assert api.result(lease).status_code == 201
+        assert not database._plans_stay
+        assert api.result(api.lease()).status_code == 201
+
+
 def test_a_schema_newer_than_the_program_is_served(api: Any, database_url: str) -> None:
     api.sql("update alembic_version set version_num = 'ffff'")
     migrate(database_url)
