@@ -45,6 +45,8 @@ class Protocol(RuleBasedStateMachine):
         self.candidates: dict[int, Candidate] = {}
         self.results: dict[str, float] = {}
         self.refused: set[str] = set()
+        self.failed: dict[str, str] = {}  # what failures were answered
+        self.released: set[str] = set()
         self.paused = False
         self.api.create(self.name, candidates=BUDGET, retries=RETRIES)
 
@@ -153,6 +155,8 @@ class Protocol(RuleBasedStateMachine):
         elif candidate.counted is None:
             assert answer.status_code == 201
             candidate.state, candidate.counted = "done", token
+            self.failed.pop(token, None)  # it had given up too early
+            self.released.discard(token)
         else:
             assert (answer.status_code, answer.json()["counts"]) == (200, False)
         candidate.over.add(token)
@@ -161,29 +165,34 @@ class Protocol(RuleBasedStateMachine):
     def fail(self, lease: dict[str, Any]) -> None:
         candidate, token = self.model(lease), lease["token"]
         answer = self.api.fail(lease)
-        if answer.status_code == 409:
-            assert candidate.holder != token or token in candidate.over
+        if token in self.failed:  # the first answer for ever
+            assert answer.json() == {"state": self.failed[token]}
             return
-        assert candidate.holder == token
-        if token not in candidate.over and candidate.state in ("leased", "running"):
+        if candidate.holder != token or token in candidate.over:
+            assert answer.status_code == 409
+            return
+        if candidate.state in ("leased", "running"):
             candidate.failures += 1
             candidate.checkpoint = None  # what failed may lie in it
             final = candidate.failures > RETRIES or candidate.attempts >= MAX_ATTEMPTS
             candidate.state = "failed" if final else "queued"
         candidate.over.add(token)
+        self.failed[token] = candidate.state
         assert answer.json() == {"state": candidate.state}
 
     @rule(lease=leases)
     def release(self, lease: dict[str, Any]) -> None:
         candidate, token = self.model(lease), lease["token"]
         answer = self.api.http.delete(f"/api/v1/leases/{token}")
-        if candidate.holder != token:
+        if candidate.holder != token and token not in self.released:
             assert answer.status_code == 409
-        else:
-            assert answer.status_code == 204
-            if token not in candidate.over and candidate.state in ("leased", "running"):
+            return
+        assert answer.status_code == 204
+        if token not in candidate.over:
+            self.released.add(token)
+            if candidate.state in ("leased", "running"):
                 candidate.state = "queued"
-            candidate.over.add(token)
+        candidate.over.add(token)
 
     @rule(lease=leases)
     def expire(self, lease: dict[str, Any]) -> None:
