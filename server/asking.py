@@ -19,8 +19,9 @@ from hypevolve import messages
 from server import fair, fleet, leases
 from server.breeding import Breeder, Wish
 from server.caller import Caller, speaking_for
-from server.database import Database, Statement, fetch
+from server.database import Database
 from server.snapshots import history_of
+from server.transaction import Statement, fetch
 
 
 class Answer(NamedTuple):

@@ -29,10 +29,11 @@ from hypevolve.hashes import hyp_hash
 from server import leases, snapshots
 from server.budget import OPEN
 from server.caller import Caller, acting
-from server.database import Database, Statement, fetch
+from server.database import Database
 from server.fair import Waiting, Work
 from server.snapshots import Memory, Plan, Snapshot
 from server.strategies import create
+from server.transaction import Statement, fetch
 
 NOTHING = Needs(fittest=0)
 MAX_DRAWS = 100  # for a child nobody has trained; a space with fewer points than candidates must repeat some in the end

@@ -15,7 +15,7 @@ from evolution.earlier_results import ImportedRow
 from evolution.fitness import fitness
 from hypevolve.hashes import hyp_hash
 from server import events
-from server.database import copy
+from server.transaction import copy
 
 _COLUMNS = ("campaign_id", "number", "hyp", "hyp_hash", "origin", "state", "fitness", "imported_metrics")
 

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, text
 
 from hypevolve import messages
 from server.caller import acting
-from server.database import later
 from server.errors import Invalid
+from server.transaction import later
 
 START = "0-0"
 _CURSOR = re.compile(r"(\d{1,19})-(\d{1,18})")

@@ -14,8 +14,8 @@ from sqlalchemy import Connection
 
 from server.budget import OPEN
 from server.campaigns import HALTED
-from server.database import Statement, fetch
 from server.pulse import LEASES_MAY_EXPIRE
+from server.transaction import Statement, fetch
 
 WAITING_S = 5.0  # a strategy that waits is asked again after so long, whatever happened
 

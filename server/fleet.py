@@ -10,10 +10,10 @@ from sqlalchemy import Connection, text
 from hypevolve import messages
 from server import quarantine
 from server.caller import VISIBLE, Caller, acting, visible
-from server.database import Statement, fetch
 from server.errors import Forbidden, NotFound, Unauthorised
 from server.fair import Offer
 from server.tables import worker
+from server.transaction import Statement, fetch
 
 
 class Standing(NamedTuple):

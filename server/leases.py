@@ -20,9 +20,9 @@ from sqlalchemy import Connection, Row, text
 from hypevolve import messages
 from server import events, judging, lost_future, quarantine, tally
 from server.caller import acting
-from server.database import later
 from server.errors import Conflict, NotFound
 from server.pulse import LEASES_MAY_EXPIRE
+from server.transaction import later
 
 OVER = ("done", "failed", "cancelled")
 LOOKED_AT = 64  # returned and expired candidates that one look finds; as many asks at once may lock one each

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from hypevolve import messages
 from server import events
-from server.database import later
+from server.transaction import later
 
 WORKER = uuid.UUID(int=0)  # stands for whoever was granted a lease that is lost
 REFUSAL = "the coordinator's database was restored to a time before this candidate was bred"

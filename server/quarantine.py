@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from hypevolve import messages
 from server.caller import VISIBLE
-from server.database import later
+from server.transaction import later
 
 IN_A_ROW = 3
 FIRST_S = 5.0  # until the self-test, from the second quarantine on; doubled each time

@@ -21,10 +21,10 @@ from evolution.fitness import fitness
 from hypevolve import messages
 from server import checkpoints, events, judging, lost_future, quarantine, tally
 from server.caller import Caller
-from server.database import Statement, fetch, later
 from server.errors import Conflict, Invalid, NotFound, Unavailable
 from server.leases import MAX_ATTEMPTS, OVER, end_attempt, end_lease, held
 from server.tables import epoch
+from server.transaction import Statement, fetch, later
 
 FITNESS_TOLERANCE = 1e-6
 

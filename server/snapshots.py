@@ -17,8 +17,8 @@ from sqlalchemy import Connection, text
 from evolution.campaign import Campaign
 from evolution.space import Coding, Space
 from evolution.strategy import MOST_PENDING, Candidate, History, Needs, Row, Strategy
-from server.database import Statement, fetch
 from server.strategies import create
+from server.transaction import Statement, fetch
 
 REMEMBERED = 20_000  # hyp sets
 DOCUMENTS = 64

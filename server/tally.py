@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from server.database import later
 from server.tables import tally
+from server.transaction import later
 
 FOLD_FROM = 50  # rows of one campaign
 
