@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     benchmark.add_argument("--imgsz", type=int, default=320)
     benchmark.add_argument("--batch", type=int, default=16)
     benchmark.add_argument("--classes", type=int, default=80)
+    benchmark.add_argument("--precision", default="auto", help="of the network in training: fp32, bf16, fp16 or auto")
     benchmark.add_argument("--seconds", type=float, default=5, help="of each measurement")
     benchmark.add_argument("--json", action="store_true")
     _add_machine(benchmark)

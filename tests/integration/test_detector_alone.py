@@ -165,9 +165,13 @@ def test_a_bar_grows_on_a_terminal(project, dataset, tmp_path, monkeypatch):
 
 
 def test_benchmark(capsys):
-    assert main(["benchmark", "--imgsz", "32", "--batch", "2", "--seconds", "0", "--json"]) == 0
-    row = json.loads(capsys.readouterr().out)
-    assert row["train_images_per_s"] > 0 < row["predict_images_per_s"]
+    for precision in ("bf16", "fp32"):
+        small = ["--imgsz", "32", "--batch", "2", "--seconds", "0", "--precision", precision]
+        assert main(["benchmark", *small, "--json"]) == 0
+        row = json.loads(capsys.readouterr().out)
+        assert row["train_images_per_s"] > 0 < row["predict_images_per_s"]
+        assert row["precision"] == precision
+    assert main(["benchmark", "--precision", "int8"]) == 2
     assert main(["benchmark", "--device", "nowhere"]) == 2
     assert main(["benchmark", "--batch", "0"]) == 2
     capsys.readouterr()
