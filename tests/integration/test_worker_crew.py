@@ -67,15 +67,25 @@ def test_what_a_process_says_no_to_is_the_teams_end():
     assert isinstance(lost(say="interrupted", detail="SIGTERM"), Interrupted)
 
 
-def trained(data: str, folder: Path, device: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def trained(
+    data: str, folder: Path, device: str, epochs: int = 1, cancel: bool = False
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """How a training ended, and what it said; with ``cancel`` it is told to stop after its first epoch."""
     folder.mkdir()
     assignment = {
         "token": "t", "hyp": HYP, "hyp_hash": hyp_hash(HYP), "base": {**BASE, "data": data}, "trainer": {"kind": "detector"},
-        "seed": 3, "epochs": 1, "weights": WEIGHTS, "device": device, "data_root": str(folder), "dir": str(folder),
+        "seed": 3, "epochs": epochs, "weights": WEIGHTS, "device": device, "data_root": str(folder), "dir": str(folder),
         "name": "digits-3", "checkpoint_s": 0.0, "data_hash": None,
     }  # fmt: skip
     said: list[dict[str, Any]] = []
-    return run(assignment, said.append, threading.Event()), said
+    cancelled = threading.Event()
+
+    def say(message: dict[str, Any]) -> None:
+        said.append(message)
+        if cancel and message["say"] == "epoch":
+            cancelled.set()
+
+    return run(assignment, say, cancelled), said
 
 
 def test_two_devices_compute_what_one_does(data: str, tmp_path: Path, members: None, monkeypatch: pytest.MonkeyPatch):
@@ -111,3 +121,6 @@ def test_two_devices_compute_what_one_does(data: str, tmp_path: Path, members: N
     again, _ = trained(data, tmp_path / "again", "cpu+cpu")
     assert again["weights_hash"] == end["weights_hash"]
     assert [first] == crew._MEMBERS
+    # Told to stop, it stops; the second process, which waits for the next step, goes.
+    assert trained(data, tmp_path / "stopped", "cpu+cpu", epochs=100_000, cancel=True)[0] == {"say": "cancelled"}
+    assert crew._MEMBERS == []
