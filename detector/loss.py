@@ -12,6 +12,7 @@ from detector.models import Detector
 from evolution.hyperparameters import Hyperparameters
 
 FOCAL_ALPHA = 0.25
+FOCAL_LEAST = 1e-12
 
 
 def balance(levels: int) -> tuple[float, ...]:
@@ -24,15 +25,15 @@ def cross_entropies(logits: Tensor, target: Tensor, positive_weight: float, gamm
     ``positive_weight``.
 
     With ``gamma`` > 0 each element is multiplied by alpha_t (1 - p_t)^gamma, alpha = 0.25 (focal loss, arXiv:1708.02002), which
-    turns the weight to elements that are still wrong.
+    turns the weight to elements that are still wrong. A factor below ``FOCAL_LEAST`` has no gradient: at 0 that of a root
+    (``gamma`` < 1) is infinite.
     """
     bce = weighted_bce(logits, target, positive_weight)
     if gamma <= 0:
         return bce
-    p = logits.sigmoid()
-    p_t = target * p + (1 - target) * (1 - p)
+    wrong = target * (-logits).sigmoid() + (1 - target) * logits.sigmoid()  # 1 - p_t, exact where p_t rounds to 1
     alpha_t = target * FOCAL_ALPHA + (1 - target) * (1 - FOCAL_ALPHA)
-    return bce * alpha_t * (1 - p_t) ** gamma
+    return bce * alpha_t * wrong.clamp(min=FOCAL_LEAST) ** gamma
 
 
 def weighted_bce(logits: Tensor, target: Tensor, positive_weight: float) -> Tensor:

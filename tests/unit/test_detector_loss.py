@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from detector import loss as yolov5_loss
+from detector import loss_yolov3
 from detector.assign import assign
 from detector.boxes import decode, overlap
 from detector.lineages import loss_of
@@ -240,3 +242,15 @@ def test_gradients_of_a_loss(lineage, genes, channels):
         return loss(rows, targets)[0]
 
     assert torch.autograd.gradcheck(total, [m[..., channels].clone().requires_grad_() for m in maps])
+
+
+@pytest.mark.parametrize("gamma", [0.05, 0.5, 1.0, 1.5])
+@pytest.mark.parametrize("entropies", [yolov5_loss.cross_entropies, loss_yolov3.cross_entropies])
+def test_an_element_that_is_surely_right_has_a_finite_gradient(entropies, gamma):
+    """A training that has begun to learn is sure of most cells; with a small gamma its next step must not be NaN."""
+    logits = torch.tensor([17.0, 40.0, 300.0, -17.0, -40.0, -300.0, 0.3, 40.0], requires_grad=True)
+    target = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.999])
+    entropies(logits, target, 1.0, gamma).sum().backward()
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad[:6].abs().max() < 1e-5
+    assert logits.grad[6] < -1e-3
