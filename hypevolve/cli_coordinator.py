@@ -38,9 +38,9 @@ def show(context: typer.Context, name: CampaignName) -> None:
 
 
 @app.command()
-def analyse(context: typer.Context, name: CampaignName) -> None:
+def analyse(context: typer.Context, name: CampaignName, fitness: JudgedBy = None) -> None:
     """Say what a campaign has learned: which genes matter, the story of the best, and whether going on is worth it."""
-    online.analyse(context.obj, name)
+    online.analyse(context.obj, name, fitness)
 
 
 @app.command()

@@ -230,9 +230,9 @@ class Client(Connection):
         """The ``n`` best candidates, best first; by other ``weights`` than the campaign's, if any."""
         return read(self._send("GET", f"/campaigns/{part(name)}/best", params={"n": n, **_judged_by(weights)}), _Ranking).root
 
-    def insight(self, name: str) -> messages.Insight:
-        """What a campaign has learned."""
-        return read(self._send("GET", f"/campaigns/{part(name)}/insight"), messages.Insight)
+    def insight(self, name: str, weights: Mapping[str, float] | None = None) -> messages.Insight:
+        """What a campaign has learned; by other ``weights`` than its own, if any."""
+        return read(self._send("GET", f"/campaigns/{part(name)}/insight", params=_judged_by(weights)), messages.Insight)
 
     def text(self, name: str, file: str, weights: Mapping[str, float] | None = None) -> str:
         """A text file of a campaign: ``hyp_evolved.yaml``, ``evolve.csv``, ``evolve.txt``; by other ``weights``, if any."""

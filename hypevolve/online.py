@@ -95,10 +95,11 @@ def show(output: Output, name: str) -> None:
         output.line(f"{key}\t{value}" if not sys.stdout.isatty() else f"{key:<16} {value}")
 
 
-def analyse(output: Output, name: str) -> None:
-    """What a campaign has learned: the outlook, which genes matter, the story of the best."""
+def analyse(output: Output, name: str, fitness: str | None = None) -> None:
+    """What a campaign has learned: the outlook, which genes matter, the story of the best; by weights of one's own, if any."""
+    judged_by = None if fitness is None else weights(fitness)
     with connect(output) as client:
-        found = client.insight(name)
+        found = client.insight(name, judged_by)
     if output.json:
         output.document(found.model_dump(mode="json"))
         return

@@ -287,8 +287,9 @@ async def best(
 
 
 @router.get("/campaigns/{name}/insight", dependencies=[needs("read")])
-async def insight(request: Request, name: str) -> messages.Insight:
+async def insight(request: Request, name: str, fitness: Weights = None) -> messages.Insight:
     """What the campaign has learned: which genes matter and how surely, the story of the best, is going on worth it."""
     coordinator = coordinator_of(request)
-    material = await _store(request, lambda c: insights.read(c, name))
+    weights = judging.read_weights(fitness)
+    material = await _store(request, lambda c: insights.read(c, name, weights))
     return await coordinator.drawing(lambda: insights.report(material))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
@@ -15,7 +16,7 @@ from evolution.insight import ROWS, Parent, insight, story
 from evolution.space import Space
 from evolution.strategy import Row
 from hypevolve import messages
-from server import campaigns, tally
+from server import campaigns, judging, tally
 
 LONGEST_STORY = 100
 CACHED = 16
@@ -34,48 +35,50 @@ class Material(NamedTuple):
     done: int  # of all rows
 
 
-def read(connection: Connection, name: str) -> Material:
-    """The rows and the best candidate's line of parents.
+def read(connection: Connection, name: str, weights: Mapping[str, float] | None = None) -> Material:
+    """The rows and the best candidate's line of parents; by other ``weights`` than the campaign's every row is looked at.
 
     Raises:
         NotFound: no such campaign.
+        Invalid: a result lacks a metric that has a weight.
     """
     row = campaigns.find(connection, name)
     space = Campaign.from_document(row.document).space
+    fitness, results = "k.fitness", ""
+    if weights is not None:
+        judging.refuse_unweighable(connection, row.id, weights)
+        fitness = judging.judged("cast(:weights as jsonb)", judging.METRICS_OF)
+        results = "left join result r on r.candidate_id = k.id and r.counts"
+    values = {"id": row.id, "weights": judging.as_json(weights or {}), "n": ROWS, "most": LONGEST_STORY}
     parts = [
         connection.execute(
             text(
                 f"""
-                select number, hyp, fitness from candidate
-                where campaign_id = :id and state = 'done' and origin <> 'confirm' order by {order} limit :n
+                select k.number, k.hyp, {fitness} as fitness from candidate k {results}
+                where k.campaign_id = :id and k.state = 'done' and k.origin <> 'confirm' order by {order} limit :n
                 """
             ),
-            {"id": row.id, "n": ROWS},
+            values,
         ).all()
-        for order in ("fitness desc, number", "number desc")
+        for order in (f"{fitness} desc, k.number", "k.number desc")
     ]
     found = {r.number: Row(r.number, space.encode(r.hyp), r.fitness) for part in parts for r in part}
-    return Material(name, space, tuple(found.values()), _line(connection, row.id), tally.of(connection, row.id).done)
+    line = connection.execute(text(_LINE.format(fitness=fitness, results=results)), values)
+    parents = tuple(Parent(r.number, r.hyp, r.fitness, r.parent) for r in line)
+    return Material(name, space, tuple(found.values()), parents, tally.of(connection, row.id).done)
 
 
-def _line(connection: Connection, campaign_id: int) -> tuple[Parent, ...]:
-    """From the oldest known ancestor to the best, along each candidate's first parent."""
-    rows = connection.execute(
-        text(
-            """
-            with recursive line as (
-              (select number, hyp, fitness, parents[1] as parent, 1 as step from candidate
-               where campaign_id = :id and state = 'done' and number >= 0 order by fitness desc, number limit 1)
-              union all
-              select k.number, k.hyp, k.fitness, k.parents[1], line.step + 1
-              from candidate k join line on k.number = line.parent
-              where k.campaign_id = :id and line.step < :most
-            ) select number, hyp, fitness, parent from line order by step desc
-            """
-        ),
-        {"id": campaign_id, "most": LONGEST_STORY},
-    )
-    return tuple(Parent(r.number, r.hyp, r.fitness, r.parent) for r in rows)
+# From the oldest known ancestor to the best, along each candidate's first parent.
+_LINE = """
+    with recursive line as (
+      (select k.number, k.hyp, {fitness} as fitness, k.parents[1] as parent, 1 as step from candidate k {results}
+       where k.campaign_id = :id and k.state = 'done' and k.number >= 0 order by {fitness} desc, k.number limit 1)
+      union all
+      select k.number, k.hyp, {fitness}, k.parents[1], line.step + 1
+      from line join candidate k on k.number = line.parent {results}
+      where k.campaign_id = :id and line.step < :most
+    ) select number, hyp, fitness, parent from line order by step desc
+"""
 
 
 def report(material: Material) -> messages.Insight:

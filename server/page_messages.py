@@ -39,7 +39,11 @@ class CampaignsPage(Answer):
 
 
 class InsightPage(Answer):
+    """``formula`` are the weights of fitness; ``judged_by`` as they were asked for, null where they are the campaign's."""
+
     state: str
+    formula: dict[str, float]
+    judged_by: str | None
     insight: messages.Insight
 
 

@@ -28,8 +28,9 @@ from evolution import fitness
 from evolution.campaign import Campaign
 from evolution.result_files import ResultRow, yaml_value
 from hypevolve import __version__, messages
-from server import campaigns, candidates, charts, health, insights, page_words, plots, result_rows, views
+from server import campaigns, candidates, charts, health, insights, judging, page_words, plots, result_rows, views
 from server.access import COOKIE, needs
+from server.api_results import Weights
 from server.caller import acting
 from server.coordinator import coordinator_of
 from server.errors import CoordinatorError, NotFound, Unavailable
@@ -96,9 +97,9 @@ async def campaign_twin(
 
 
 @twins.get("/c/{name}/insight.json", dependencies=[needs("read")])
-async def insight_twin(request: Request, name: str) -> InsightPage:
+async def insight_twin(request: Request, name: str, fitness: Weights = None) -> InsightPage:
     """What a campaign has learned."""
-    return await _insight(request, name)
+    return await _insight(request, name, fitness)
 
 
 @twins.get("/c/{name}/candidates/{number}.json", dependencies=[needs("read")])
@@ -139,20 +140,22 @@ async def campaign_page(request: Request, name: str, state: messages.State | Non
 
 
 @pages.get("/c/{name}/insight", dependencies=[needs("read")])
-async def insight_page(request: Request, name: str) -> Response:
-    shown = await _insight(request, name)
+async def insight_page(request: Request, name: str, fitness: Weights = None) -> Response:
+    shown = await _insight(request, name, fitness or None)  # an empty field is none
     to_candidate = partial(_candidate, request, name)
     alive = shown.state == "running"
     return await _page(request, "insight.html", shown, alive=alive, campaign=name, candidate_link=to_candidate)
 
 
-async def _insight(request: Request, name: str) -> InsightPage:
+async def _insight(request: Request, name: str, fitness: str | None) -> InsightPage:
+    weights = judging.read_weights(fitness)
+
     def look(connection: Connection) -> tuple[messages.Campaign, insights.Material]:
-        return campaigns.summary(connection, campaigns.find(connection, name)), insights.read(connection, name)
+        return campaigns.summary(connection, campaigns.find(connection, name)), insights.read(connection, name, weights)
 
     summary, material = await _read(request, look)
     found = await coordinator_of(request).drawing(lambda: insights.report(material))
-    return InsightPage(state=summary.state, insight=found)
+    return InsightPage(state=summary.state, formula=weights or summary.weights, judged_by=fitness, insight=found)
 
 
 @pages.get("/c/{name}/sheet.png", dependencies=[needs("read")])

@@ -127,6 +127,25 @@ def test_one_may_rank_and_export_by_other_weights_and_change_nothing(api: Any) -
     assert api.http.get("/api/v1/campaigns/toy").json() == before
 
 
+def test_one_may_ask_what_was_learned_by_other_weights(api: Any) -> None:
+    """Of map50 and f1, which are opposed here, x goes with one as it goes against the other."""
+    api.create(candidates=34, evolve={"strategy": "random", "seed": 1})
+    _train(api, 34)
+
+    def rank(query: str) -> float:
+        told = api.http.get(f"/api/v1/campaigns/toy/insight{query}").json()
+        return next(gene["rank"] for gene in told["importance"] if gene["name"] == "x")
+
+    assert rank("") > 0.9
+    assert rank("?fitness=f1%3D1") < -0.9
+    page = api.http.get("/c/toy/insight?fitness=f1%3D1").text
+    assert "1*f1, not the campaign" in page
+    best = max(range(34), key=lambda n: api.candidate(n)["metrics"]["f1"])
+    assert api.http.get("/c/toy/insight.json?fitness=f1%3D1").json()["insight"]["story"][-1]["number"] == best
+    assert "not the campaign" not in api.http.get("/c/toy/insight?fitness=").text
+    assert api.http.get("/c/toy/insight?fitness=f1").status_code == 422
+
+
 @pytest.mark.parametrize(
     ("written", "said"),
     [
