@@ -33,6 +33,8 @@ def create(
         return
     output.say(f"made '{made.name}' ({', '.join(made.scopes)}); this token is shown once, keep it like a password:")
     output.line(made.token)
+    if made.first:
+        output.say("it is the first: from now on every request needs a token, this machine's too (HYPEVOLVE_TOKEN, --token)")
 
 
 def _reason(error: ValueError) -> str:

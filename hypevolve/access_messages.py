@@ -50,9 +50,10 @@ class Token(Answer):
 
 
 class NewToken(Token):
-    """``token`` is shown in this answer and never again."""
+    """``token`` is shown in this answer and never again. From the ``first`` one on every request needs a token."""
 
     token: str = Field(repr=False)
+    first: bool = False
 
 
 class TokenList(Answer):

@@ -44,6 +44,12 @@ def analyse(context: typer.Context, name: CampaignName, fitness: JudgedBy = None
 
 
 @app.command()
+def audit(context: typer.Context, name: CampaignName) -> None:
+    """Breed every candidate again from the rows that it was bred from, and compare: is the record what it says it is?"""
+    online.audit(context.obj, name)
+
+
+@app.command()
 def extend(
     context: typer.Context, name: CampaignName,
     candidates: Annotated[int | None, typer.Option(min=1, help="How many there shall be in all.")] = None,

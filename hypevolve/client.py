@@ -223,6 +223,14 @@ class Client(Connection):
     def candidate(self, name: str, number: int) -> messages.Candidate:
         return read(self._send("GET", f"/campaigns/{part(name)}/candidates/{number}"), messages.Candidate)
 
+    def audit(self, name: str) -> Iterator[messages.Audited]:
+        """Every bred candidate bred again from the rows that it was bred from, and compared."""
+        after: int | None = -1
+        while after is not None:
+            page = read(self._send("GET", f"/campaigns/{part(name)}/audit", params={"after": after}), messages.AuditPage)
+            yield from page.items
+            after = page.next
+
     def epochs(self, name: str, number: int) -> messages.EpochCurve:
         return read(self._send("GET", f"/campaigns/{part(name)}/candidates/{number}/epochs"), messages.EpochCurve)
 

@@ -206,6 +206,21 @@ class Candidate(Answer):
     finished_at: datetime | None
 
 
+class Audited(Answer):
+    """Whether a candidate, bred again from the rows that it was bred from, has the same hyp set; if not, the one it has."""
+
+    number: int
+    same: bool
+    bred_again: HypSet | None
+
+
+class AuditPage(Answer):
+    """``after`` of the next request is ``next``, absent on the last."""
+
+    items: list[Audited]
+    next: int | None
+
+
 class CandidatePage(Answer):
     """``next`` is the cursor of the following page, absent on the last."""
 

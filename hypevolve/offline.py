@@ -222,7 +222,7 @@ def check_strategy(output: Output, name: str) -> None:
         strategy = create(name, {})
     except ValueError as error:
         raise CommandFailed(str(error), USAGE) from None
-    found = list(check(strategy, name))
+    found = list(check(strategy))
     broken = [(promise, fault) for promise, fault in found if fault]
     if output.json:
         output.document(

@@ -130,6 +130,24 @@ def analyse(output: Output, name: str, fitness: str | None = None) -> None:
     output.say(found.outlook.hint)
 
 
+def audit(output: Output, name: str) -> None:
+    """Breed every candidate of a campaign again and compare.
+
+    Raises:
+        CommandFailed: one has another hyp set; names them.
+    """
+    with connect(output) as client:
+        found = list(client.audit(name))
+    other = [one for one in found if not one.same]
+    if output.json:
+        output.document({"audited": len(found), "other": [one.model_dump(mode="json") for one in other]})
+    if other:
+        numbers = " ".join(f"#{one.number}" for one in other[:20])
+        raise CommandFailed(f"{name}: {len(other)} of {len(found)} bred candidates come out otherwise: {numbers}")
+    if not output.json:
+        output.say(f"{name}: all {len(found)} bred candidates come out the same from the rows that they were bred from")
+
+
 def campaign_words(campaign: messages.Campaign, url: str) -> list[tuple[str, str]]:
     """The overview of a campaign as pairs of a word and what is to be said of it."""
     counts = campaign.counts

@@ -56,6 +56,9 @@ def edit(
         if space:
             campaign = client.change_space(name, space)
             output.say(f"{name} breeds within them from the next candidate on: {', '.join(space)}")
+            if campaign.state == "finished":
+                more = campaign.counts.planned * 2
+                output.say(f"{name} is finished; `hypevolve extend {name} --candidates {more}` breeds that many in all")
         if weights is not None:
             campaign = client.change_fitness(name, weights)
             formula = " + ".join(f"{weight:g}*{metric}" for metric, weight in campaign.weights.items() if weight)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from evolution.campaign import Campaign
 from evolution.strategy import OptionError
 from hypevolve import messages
-from server import campaigns, candidates, changes, confirming, events, insights, judging, steering, strategies
+from server import campaigns, candidates, changes, confirming, events, insights, judging, replaying, steering, strategies
 from server.access import needs
 from server.api_results import Weights
 from server.caller import acting
@@ -185,6 +185,18 @@ async def enqueue(request: Request, name: str, body: messages.Enqueue) -> messag
     numbers = await _store(request, lambda c: changes.enqueue(c, name, body.request_id, body.hyps))
     coordinator_of(request).watch.stir()
     return messages.Enqueued(numbers=numbers)
+
+
+@router.get("/campaigns/{name}/audit", dependencies=[needs("operator")])
+async def audit(
+    request: Request,
+    name: str,
+    after: Annotated[int, Query(ge=-1, lt=2**31)] = -1,
+    limit: Annotated[int, Query(ge=1, le=50)] = 10,
+) -> messages.AuditPage:
+    """Breed candidates again from the rows that they were bred from, and compare. Takes as long as breeding did."""
+    coordinator = coordinator_of(request)
+    return await coordinator.drawing(lambda: coordinator.database.run(lambda c: replaying.audit(c, name, after, limit)))
 
 
 @router.get("/campaigns/{name}/confirm", dependencies=[needs("read")])

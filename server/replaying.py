@@ -7,9 +7,11 @@ import json
 from sqlalchemy import Connection, text
 
 from evolution.space import Value
-from evolution.strategy import Proposal, candidate_rng
-from server import changes, judging, snapshots
+from evolution.strategy import OptionError, Proposal, candidate_rng
+from hypevolve import messages
+from server import campaigns, changes, judging, snapshots
 from server.breeding import draw
+from server.errors import Invalid
 
 # Fitness as it was: by the weights before, where they have been changed since.
 _AS_JUDGED = text(
@@ -20,6 +22,34 @@ _AS_JUDGED = text(
     where k.campaign_id = :id and k.number = any(:numbers)
     """
 )
+
+
+def audit(connection: Connection, name: str, after: int, limit: int) -> messages.AuditPage:
+    """Breed the next candidates after a number again and compare; those that people queued were not bred.
+
+    Raises:
+        NotFound: no such campaign.
+        Invalid: its strategy cannot be loaded here.
+    """
+    row = campaigns.find(connection, name)
+    bred = connection.execute(
+        text(
+            """
+            select number, hyp from candidate
+            where campaign_id = :id and number > :after and bred_from is not null order by number limit :limit
+            """
+        ),
+        {"id": row.id, "after": after, "limit": limit},
+    ).all()
+    items = []
+    for candidate in bred:
+        try:
+            again = replay(connection, name, candidate.number)
+        except OptionError as error:
+            raise Invalid("strategy", f"evolve.{error}") from error
+        same = again == candidate.hyp
+        items.append(messages.Audited(number=candidate.number, same=same, bred_again=None if same else again))
+    return messages.AuditPage(items=items, next=items[-1].number if len(items) == limit else None)
 
 
 def replay(connection: Connection, campaign: str, number: int) -> dict[str, Value]:

@@ -26,7 +26,7 @@ KINDS = Space(
 )
 
 
-def check(strategy: Strategy, name: str) -> Iterator[tuple[str, str]]:
+def check(strategy: Strategy) -> Iterator[tuple[str, str]]:
     """Each promise with what is wrong, nothing where it is kept."""
     for title, space in (("the genes of yolov5", lineage_space()), ("numbers, whole numbers and choices", KINDS)):
         for case, (rows, failed, pending) in _cases(space).items():

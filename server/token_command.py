@@ -37,6 +37,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
             url = asked.database_url or opened.enter_context(EmbeddedPostgres(asked.folder, pg_bin=asked.pg_bin)).url
             migrate(url)
             database = opened.enter_context(contextlib.closing(Database(url)))
+            guarded = database.run(tokens.any_made)
             secret = database.run(lambda connection: _keep(connection, wanted, asked.file))
         except ValidationError as error:
             first = error.errors()[0]
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         print(secret)
     else:
         print(f"the token '{wanted.name}' is in {asked.file}", file=sys.stderr)
+    if not guarded:
+        print("it is the first: from now on every request to a coordinator of this database needs a token", file=sys.stderr)
     return 0
 
 

@@ -36,9 +36,9 @@ def create(connection: Connection, wanted: messages.CreateToken) -> messages.New
     Raises:
         Conflict: there is, or was, a token of this name: names stay unique, so that events name one token for ever.
     """
-    secret = fresh()
+    secret, first = fresh(), not any_made(connection)
     row = store(connection, secret, wanted)
-    return messages.NewToken(token=secret, **_public(row).model_dump())
+    return messages.NewToken(token=secret, first=first, **_public(row).model_dump())
 
 
 def store(connection: Connection, secret: str, wanted: messages.CreateToken) -> Row[Any]:

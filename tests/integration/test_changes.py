@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 
 from evolution.yolov5_2021 import Yolov5
+from hypevolve import online, steering
+from hypevolve.client import Client
+from hypevolve.console import CommandFailed, Output
 from server import changes, replaying
 
 
@@ -117,3 +120,27 @@ def test_a_change_while_a_child_is_computed_is_noticed(api: Any, monkeypatch: py
     assert 0.6 <= hyp["x"] <= 0.7
     assert changed
     assert api.database.run(lambda connection: replaying.replay(connection, "toy", 3)) == hyp
+
+
+def test_an_audit_breeds_every_candidate_again(api: Any, monkeypatch: Any, capsys: Any) -> None:
+    api.create(candidates=24, evolve={"strategy": "hybrid", "seed": 2})
+    _train(api, 6)
+    _enqueue(api, {"x": 0.9})
+    _change(api, x={"min": 0.3, "max": 0.9})
+    _train(api, 12)
+    monkeypatch.setattr("hypevolve.online.connect", lambda _: Client("http://127.0.0.1", transport=api.http._transport))
+    online.audit(Output(), "toy")
+    assert "all 17 bred candidates come out the same" in capsys.readouterr().err  # 18, less the one that was enqueued
+    api.sql("""update candidate set hyp = '{"x": 0.5, "y": 0.31}' where number = 17""")
+    with pytest.raises(CommandFailed, match="1 of 17 bred candidates come out otherwise: #17"):
+        online.audit(Output(), "toy")
+    page = api.http.get("/api/v1/campaigns/toy/audit", params={"after": 16, "limit": 1}).json()
+    assert (page["items"][0]["number"], page["items"][0]["same"], page["next"]) == (17, False, 17)
+
+
+def test_bounds_of_a_finished_campaign_lead_to_extend(api: Any, monkeypatch: Any, capsys: Any) -> None:
+    api.create(candidates=2)
+    _train(api, 2)
+    monkeypatch.setattr("hypevolve.steering.connect", lambda _: Client("http://127.0.0.1", transport=api.http._transport))
+    steering.edit(Output(), "toy", bounds=["x=0.2:0.4"], choices=[], fix=[], free=[], fitness=None)
+    assert "toy is finished; `hypevolve extend toy --candidates 4`" in capsys.readouterr().err

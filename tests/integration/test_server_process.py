@@ -53,10 +53,11 @@ def test_an_open_coordinator_for_everybody_does_not_start(database_url: str, tmp
     assert "would let everybody in" in done.stderr
     assert "token create NAME --scope admin" in done.stderr
     file = tmp_path / "token"
-    for _ in range(2):  # as at every start of a container
+    for first in (True, False):  # as at every start of a container
         made = _server("--host", "0.0.0.0", "token", "create", "w", "--scope", "worker", "--db", url, "--file", str(file))
         assert made.returncode == 0, made.stderr
         assert made.stdout == ""
+        assert ("from now on every request" in made.stderr) == first
     assert file.stat().st_mode & 0o777 == 0o600
     first = file.read_text()
     file.unlink()

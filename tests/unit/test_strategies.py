@@ -48,9 +48,7 @@ def installed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ours_keep_their_promises(name):
-    faults = [
-        (promise, fault) for promise, fault in check(strategies.create(name, {}), name) if fault and "second" not in promise
-    ]
+    faults = [(promise, fault) for promise, fault in check(strategies.create(name, {})) if fault and "second" not in promise]
     assert faults == []
 
 
@@ -58,7 +56,7 @@ def test_ours_keep_their_promises(name):
 def test_optuna_keeps_them(sampler):
     pytest.importorskip("optuna", reason="NO OPTUNA: install the extra hypevolve[optuna]")
     strategy = strategies.create(f"optuna:{sampler}", {})
-    assert [(promise, fault) for promise, fault in check(strategy, "optuna") if fault and "second" not in promise] == []
+    assert [(promise, fault) for promise, fault in check(strategy) if fault and "second" not in promise] == []
 
 
 def test_optuna_learns_from_the_rows():
@@ -80,7 +78,7 @@ import sys
 from server import optuna_strategy, strategies
 from server.strategy_check import check
 for sampler in optuna_strategy.SAMPLERS:
-    assert next(check(strategies.create(f"optuna:{sampler}", {}), sampler))[1] == ""
+    assert next(check(strategies.create(f"optuna:{sampler}", {})))[1] == ""
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", program], cwd=DOCUMENT.parents[1]).returncode == 0
