@@ -36,7 +36,7 @@ class Cube:
     """
 
     def __init__(self, space: Space) -> None:
-        self._space = space
+        self.space = space
         moving = [gene for gene in space if not gene.fixed]
         if not moving:
             raise ValueError("no gene can move: each is fixed")
@@ -78,7 +78,7 @@ class Cube:
         z = self._origin + np.clip(point[: len(self._genes)], 0.0, 1.0) * self._length
         y = np.where(self._log, np.exp(np.where(self._log, z, 0.0)) - self._shift, z)
         values = np.where(self._mirrored, 1 - y, y)
-        hyp = self._space.start
+        hyp = self.space.start
         for gene, value in zip(self._genes, values.tolist(), strict=True):
             rounded = float(round(value)) if gene.integer else float(f"{value:.{DIGITS}g}")
             hyp[gene.name] = gene.clip(rounded) + 0.0  # never -0.0

@@ -11,8 +11,8 @@ model that is blind   while it does not predict rows that are left out, children
 incumbent             the point of highest lower confidence bound near the best row, trained or not
 ====================  =========================================================================================================
 
-Nothing is kept between two proposals. The model is conditioned on at most 300 rows; its kernel is fitted to rows below a number
-that moves on in steps, so that most proposals find it in memory and any replica finds the same one.
+Nothing that a proposal depends on is kept between two of them. The model is conditioned on at most 300 rows; its kernel is
+fitted to rows below a number that moves on in steps, so that most proposals find it in memory and any replica finds the same.
 """
 
 from __future__ import annotations
@@ -93,22 +93,19 @@ class Hybrid:
         return view.incumbent(view.model)
 
 
-class _View:
-    """The history as points of the cube, with the model where there is one."""
+class _Rows:
+    """The rows of a history as points of the cube, with their model where there is one, its kernel fitted ``before`` a step."""
 
-    def __init__(self, cube: Cube, history: History) -> None:
-        self.cube = cube
+    def __init__(self, cube: Cube, history: History, before: int) -> None:
         rows = history.rows
         self.numbers = np.array([row.number for row in rows], dtype=int)
         self.points = cube.points(row.hyp for row in rows)
         self.fitness = np.array([row.fitness for row in rows], dtype=np.float64)
-        self.pending = _points(cube, history.pending)[-BELIEVED:]
-        # Whoever is numbered below this has ended, but for a few: twice as many are in the wave in training.
-        self.ended = history.number - 2 * len(history.pending)
         self.hazard = Hazard(self.points, _points(cube, history.failed))
         self.model: Model | None = None
+        self.predicted = self.fitness
         if len(rows) >= ROWS_BEFORE_MODEL:
-            self._build(before=refit_at(self.ended))
+            self._build(before)
 
     def _build(self, before: int) -> None:
         """Fit the kernel to rows numbered ``before`` a step, which seldom change; condition the model on what is there."""
@@ -131,6 +128,36 @@ class _View:
 
     def _keep(self, rows: NDArray[np.intp]) -> None:
         self.numbers, self.points, self.fitness = self.numbers[rows], self.points[rows], self.fitness[rows]
+
+
+class _Latest:
+    """The rows that were modelled last. Candidates that are bred together are shown the very same, and need one model."""
+
+    def __init__(self) -> None:
+        self._known: tuple[tuple[object, ...], int, _Rows] | None = None
+
+    def of(self, cube: Cube, history: History, before: int) -> _Rows:
+        shown, known = (cube.space, history.fittest, history.newest, history.failed), self._known
+        if known is None or known[1] != before or any(a is not b for a, b in zip(known[0], shown, strict=True)):
+            known = self._known = shown, before, _Rows(cube, history, before)
+        return known[2]
+
+
+_LATEST = _Latest()
+
+
+class _View:
+    """A history as a proposal sees it: its rows and their model, what is in training, where the search stands."""
+
+    def __init__(self, cube: Cube, history: History) -> None:
+        self.cube = cube
+        self.pending = _points(cube, history.pending)[-BELIEVED:]
+        # Whoever is numbered below this has ended, but for a few: twice as many are in the wave in training.
+        self.ended = history.number - 2 * len(history.pending)
+        rows = _LATEST.of(cube, history, refit_at(self.ended))
+        self.numbers, self.points, self.fitness, self.hazard = rows.numbers, rows.points, rows.fitness, rows.hazard
+        self.model = rows.model
+        self.predicted = rows.predicted
 
     def child(self, ranking: Vector, rng: np.random.Generator) -> Proposal:
         """A child of the best rows by ``ranking``: the first of a few that will hardly fail, else the safest."""
