@@ -10,8 +10,11 @@ and clients begins from a fresh copy of a database with that many finished candi
 cycles_per_s        ask + tell pairs, all clients together
 p50_ms, p99_ms      of one pair as its client sees it
 commits_per_cycle   transactions committed in the database, reading ones included
+wal_syncs_per_cycle of ours: how often PostgreSQL waited for its disk
 cpu_ms_per_cycle    processor time of PostgreSQL and of whoever proposes: our coordinator, Optuna's clients
 ==================  ==========================================================================================================
+
+At the end stands each goal (``benchmarks.service_targets``) with "met" or "MISSED".
 
 Optuna is found in the interpreter given by ``--peers`` (``make bench-service`` makes it in .venv-peers); without it only ours
 is measured, and that is said.
@@ -40,7 +43,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from benchmarks import record
+from benchmarks import record, service_targets
 from benchmarks.counters import cpu_s, quantile_ms
 from benchmarks.heartbeats import coordinator
 from benchmarks.service_rows import judge, seed
@@ -80,6 +83,10 @@ def _commits(server: str) -> int:
     )
     time.sleep(0.3)
     return int(_sql(server, "select xact_commit from pg_stat_database where datname = 'cell'"))
+
+
+def _wal_syncs(server: str) -> int:
+    return int(_sql(server, "select wal_sync from pg_stat_wal"))
 
 
 # ---- ours ------------------------------------------------------------------------------------------------------------------
@@ -152,10 +159,10 @@ def ours(server: str, postgres: int, strategy: str, rows: int, clients: int, sec
             processes.append(context.Process(target=_beater, args=(url, held, stop, beaten), daemon=True))
         for process in processes:
             process.start()
-        commits, used = _commits(server), cpu_s(pid) + cpu_s(postgres)
+        commits, syncs, used = _commits(server), _wal_syncs(server), cpu_s(pid) + cpu_s(postgres)
         begin.wait(60)
         done = [answers.get(timeout=seconds + 300) for _ in range(clients)]
-        used = cpu_s(pid) + cpu_s(postgres) - used
+        used, syncs = cpu_s(pid) + cpu_s(postgres) - used, _wal_syncs(server) - syncs
         stop.set()
         beat = beaten.get(timeout=60) if held else []
         for process in processes:
@@ -164,6 +171,7 @@ def ours(server: str, postgres: int, strategy: str, rows: int, clients: int, sec
     cycles = [latency for one in done for latency in one["cycles"]]
     asks = [latency for one in done for latency in one["asks"]]
     cell = {"cycles_per_s": sum(len(one["cycles"]) / one["seconds"] for one in done)}
+    cell["wal_syncs_per_cycle"] = round(syncs / max(len(cycles), 1), 2)
     cell |= _figures(cycles, commits, used) | {"ask_p50_ms": quantile_ms(asks, 0.5), "ask_p99_ms": quantile_ms(asks, 0.99)}
     return (
         {"strategy": strategy, "rows": rows, "clients": clients}
@@ -263,6 +271,7 @@ def main() -> None:
                 ),
                 flush=True,
             )
+    print(*service_targets.lines(results), sep="\n")
     if asked.json:
         record.write(asked.json, seed=0, results=results)
 

@@ -40,8 +40,9 @@ class WorkWatch:
         return len(self._waiting)
 
     def stir(self) -> None:
-        """Look now: something here may have made work."""
-        self._stirred.set()
+        """Look now, if anybody waits: something here may have made work."""
+        if self._waiting:
+            self._stirred.set()
 
     async def wait(self, campaigns: list[str] | None, offer: Offer, seconds: float) -> bool:
         """True as soon as there may be work that the offer suits, False after ``seconds``."""
