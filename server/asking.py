@@ -42,7 +42,14 @@ def _look(needs: Needs) -> Statement:
     return Statement.of("look", standings=fleet.STANDINGS, works=fair.WORKS, history=history_of(needs))
 
 
-def together(connection: Connection, breeder: Breeder, asked: Sequence[Asked]) -> list[Answer | None]:
+class Chosen(NamedTuple):
+    """A campaign for whose next candidate an ask has to wait while it is computed; ``bred`` goes on."""
+
+    standing: fleet.Standing
+    work: fair.Work
+
+
+def together(connection: Connection, breeder: Breeder, asked: Sequence[Asked]) -> list[Answer | Chosen | None]:
     """The answers to several asks of callers who may see every campaign; None for those that have to go alone."""
     seen, values = breeder.next_time, fleet.values_of([one.ask for one in asked], [one.caller for one in asked])
     look = fetch(connection, _look(seen.needs), id=seen.campaign_id, names=None, **values).one()
@@ -50,7 +57,7 @@ def together(connection: Connection, breeder: Breeder, asked: Sequence[Asked]) -
     works = {work.id: work for work in breeder.waiting.without(fair.Work(**row) for row in look.works)}
     seen = seen._replace(rows=look.history)
     left = dict(works)
-    answers: list[Answer | None] = [None] * len(asked)
+    answers: list[Answer | Chosen | None] = [None] * len(asked)
     chosen: defaultdict[int, list[tuple[int, Wish]]] = defaultdict(list)
     requests: set[UUID] = set()
     for place, ((ask, caller), standing) in enumerate(zip(asked, standings, strict=True)):
@@ -69,11 +76,19 @@ def together(connection: Connection, breeder: Breeder, asked: Sequence[Asked]) -
         if not work.returned:
             chosen[work.id].append((place, Wish(ask, 0, caller)))
     for id, wishes in chosen.items():
-        breeder.at_once(connection, works[id], [wish for _, wish in wishes], seen)
+        quick = breeder.at_once(connection, works[id], [wish for _, wish in wishes], seen)
         for place, wish in wishes:
             if wish.granted:
                 answers[place] = Answer(wish.granted, standings[place])
+            else:
+                answers[place] = None if quick else Chosen(standings[place], works[id])
     return answers
+
+
+def bred(database: Database, breeder: Breeder, request: messages.Ask, chosen: Chosen) -> Answer:
+    """Serve an ask from a campaign that was chosen for it, or else as if none had been."""
+    granted = breeder.breed(chosen.work, request, 0)
+    return Answer(granted, chosen.standing) if granted else ask(database, breeder, request)
 
 
 def ask(database: Database, breeder: Breeder, request: messages.Ask) -> Answer:

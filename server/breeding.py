@@ -95,14 +95,14 @@ class Breeder:
         self._memory = Memory()
         self.next_time = Seen()
 
-    def at_once(self, connection: Connection, work: Work, wishes: Sequence[Wish], seen: Seen) -> None:
-        """Breed for wishes in the transaction that chose the campaign, where its strategy is quick.
+    def at_once(self, connection: Connection, work: Work, wishes: Sequence[Wish], seen: Seen) -> bool:
+        """Breed for wishes in the transaction that chose the campaign; False where its strategy is not quick.
 
         What is not granted then, and why, is for ``breed`` to find out.
         """
         plan = self._memory.plan(connection, work.id, work.edition)
         if plan is None or not plan.quick:
-            return
+            return False
         if (seen.campaign_id, seen.needs) == (work.id, plan.strategy.needs):
             history = snapshots.known_history(connection, seen.rows, work.bred, plan, self._memory)
         else:
@@ -113,6 +113,7 @@ class Breeder:
         if children:
             with contextlib.suppress(_Stopped):
                 _insert(connection, snapshot, children, wishes)
+        return True
 
     def breed(self, work: Work, ask: messages.Ask, slot: int) -> list[messages.Lease]:
         """Breed a candidate for a campaign and grant it to a slot of a request.
@@ -206,9 +207,10 @@ _INSERT = Statement(
         token text, request uuid, slot int, worker uuid, devices int, who text)
     ), met as (
       select c.*,
-             exists (select 1 from attempt a join r on a.request_id = r.request and a.request_slot = r.slot) as repeated,
-             (select min(r.number) from r where r.again and exists (
-                select 1 from candidate k where k.campaign_id = %(id)s and k.hyp_hash = r.hash)) as twin
+             exists (select 1 from r where (  -- each looked up by itself
+               select true from attempt a where a.request_id = r.request and a.request_slot = r.slot limit 1)) as repeated,
+             (select min(r.number) from r where r.again and (
+               select true from candidate k where k.campaign_id = %(id)s and k.hyp_hash = r.hash limit 1)) as twin
       from c
     ), good as (
       select r.* from r, met where met.open and met.revision = %(revision)s and not met.repeated

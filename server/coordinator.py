@@ -41,7 +41,7 @@ class Coordinator:
         self.transfers = asyncio.Semaphore(TRANSFERS)
         self.breeder = Breeder(database)
         self.watch = WorkWatch(self._look)
-        self._asks = Desk("asks", self._answers)
+        self._asks: Desk[asking.Asked, asking.Answer | asking.Chosen] = Desk("asks", self._answers)
         self._results = Desk("results", self._verdicts)
         self._essential = anyio.CapacityLimiter(ESSENTIAL_THREADS)
         self._ordinary = anyio.CapacityLimiter(ORDINARY_THREADS)
@@ -59,9 +59,13 @@ class Coordinator:
         """Serve an ask, together with those that came at the same time where it can be."""
         caller = acting.get()
         answer = await self._asks.bring(asking.Asked(asked, caller)) if caller.campaigns is None else None
-        return await self.ordinary(lambda: asking.ask(self.database, self.breeder, asked)) if answer is None else answer
+        if isinstance(answer, asking.Answer):
+            return answer
+        if answer is not None:
+            return await self.ordinary(lambda: asking.bred(self.database, self.breeder, asked, answer))
+        return await self.ordinary(lambda: asking.ask(self.database, self.breeder, asked))
 
-    def _answers(self, asked: Sequence[asking.Asked]) -> list[asking.Answer | None]:
+    def _answers(self, asked: Sequence[asking.Asked]) -> list[asking.Answer | asking.Chosen | None]:
         return self.database.run(lambda connection: asking.together(connection, self.breeder, asked))
 
     async def result(self, candidate: int, token: str, body: messages.Result) -> results.Verdict:

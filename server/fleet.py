@@ -58,8 +58,8 @@ def register(connection: Connection, body: messages.RegisterWorker) -> None:
 STANDINGS = Statement(
     "standings",
     f"""
-    select exists (select 1 from attempt a where a.request_id = r.request) as repeated,
-           exists (select 1 from token t where t.name = r.who and t.revoked_at is not null) as revoked,
+    select (select true from attempt a where a.request_id = r.request limit 1) is not null as repeated,  -- looked up
+           (select true from token t where t.name = r.who and t.revoked_at is not null) is not null as revoked,
            coalesce(w.seen_at > clock_timestamp() - interval '5 s' and w.who = r.who, false) as seen,
            coalesce(w.labels, '[]') as labels, coalesce(w.memory_gb, '{{}}') as memory_gb,
            coalesce(w.draining, false) as draining, {quarantine.WHY.replace(":only", "%(only)s")} as quarantine,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self, TypeVar
 
@@ -21,8 +22,10 @@ from sqlalchemy.exc import DBAPIError
 
 T = TypeVar("T")
 
+PLAN_S = 5.0  # a plan is made again: it is as good as the tables were large, and PostgreSQL itself looks but every minute
+
 _BEGIN = "begin; set local statement_timeout = '5s'; set local lock_timeout = '1s'; "
-# A plan is made for any values and kept while tables grow from nothing, so it may do nothing but look up by indexes.
+# A plan is made for any values, maybe of tables that are still empty: it is to walk indexes, as it would in large ones.
 _BEGIN_PLANNED = (
     _BEGIN
     + "set local plan_cache_mode = force_generic_plan; "
@@ -68,12 +71,14 @@ class Statement:
         cursor, info = _cursor(connection), connection.info
         if not info[_PLANS_STAY]:
             return str(cursor.mogrify(self._plain, values).decode())
-        planned: dict[str, str] = info.setdefault(_PLANNED, {})
-        name, prepare = planned.get(self._name), ""
-        if name is None:
+        planned: dict[str, tuple[str, float]] = info.setdefault(_PLANNED, {})
+        (name, made_at), now, prepare = planned.get(self._name, ("", 0.0)), time.monotonic(), ""
+        if not name or now - made_at > PLAN_S:
+            prepare = f"deallocate {name}; " if name else ""
             info[_NAMES] = info.get(_NAMES, 0) + 1  # a plan that was forgotten is not in the way of the next
-            name = planned[self._name] = f"{self._name}_{info[_NAMES]}"
-            prepare = self._prepare % name
+            name = f"{self._name}_{info[_NAMES]}"
+            planned[self._name] = name, now
+            prepare += self._prepare % name
         return f"{prepare}execute {name}{cursor.mogrify(self._values, values).decode()}"
 
 
