@@ -50,7 +50,10 @@ class TrainingProcess:
 
     def start(self) -> None:
         """Start a new process. It says "ready" when it can train."""
-        with self._log_file.open("wb") as log:
+        self._log_file.write_bytes(b"")
+        with self._log_file.open(
+            "ab"
+        ) as log:  # to append: `train` empties the file, and what is written then must be its start
             self._running = subprocess.Popen(
                 [sys.executable, "-m", "worker.training", str(os.getpid())],
                 cwd=_ROOT,  # where `worker` is found; the process then moves to the data root

@@ -515,6 +515,14 @@ def test_failures_are_told_by_kind_and_the_slot_goes_on(coordinator: Coordinator
     assert "bccd #1 failed (crash): KeyError: 'boom' (trainer_1.py:4)" in worker.log
 
 
+def test_a_failure_shows_what_its_own_training_printed(coordinator: Coordinator, start: Callable[..., Worker], tmp_path: Path):
+    coordinator.offer("print('x' * 5000, flush=True)\nreturn {'map50': 0.1}", tmp_path)
+    coordinator.offer("print('mine', flush=True)\nos._exit(3)", tmp_path)
+    start()
+    detail = coordinator.wait_for("POST .*token1/failure").body["detail"]
+    assert detail == "mine\nthe training process died (exit status 3)"
+
+
 def test_cancel_stops_a_training_without_a_failure(coordinator: Coordinator, start: Callable[..., Worker], tmp_path: Path):
     coordinator.offer(FOR_EVER, tmp_path)
     coordinator.offer(QUICK, tmp_path)
