@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from server import backup
-from server import database as server_database
+from server import backup, transaction
 from server.app import create_app
 from server.database import Database, migrate
 from server.errors import Unavailable
@@ -86,7 +85,7 @@ def test_a_new_epoch_takes_the_time_that_it_needs(api: Api, monkeypatch: pytest.
         create trigger slowly after update on candidate for each statement execute function slowly();
         """
     )
-    monkeypatch.setattr(server_database, "_BEGIN", server_database._BEGIN.replace("'5s'", "'100ms'"))
+    monkeypatch.setattr(transaction, "_BEGIN", transaction._BEGIN.replace("'5s'", "'100ms'"))
     with pytest.raises(Unavailable, match="statement timeout"):
         api.sql("update candidate set attempts = 9")
     assert api.database.run(backup.new_epoch) == 1
