@@ -57,7 +57,8 @@ class _Member:
 
     @property
     def ready(self) -> bool:
-        return self._process.poll() is None and self._said is not None
+        """It lives, and has come out of its last training well."""
+        return self._process.poll() is None and self._said is not None and self._said["say"] == "done"
 
     def join(self, assignment: Mapping[str, Any]) -> None:
         self._said = None
@@ -110,18 +111,18 @@ def gathered(context: Context, size: int) -> Iterator[Team]:
         _wait(lambda: all(member.end is not None for member in members), _LAST_S)
     finally:
         over.set()
-        dismiss(busy=True)
+        dismiss(all_but_ready=True)
 
 
-def dismiss(busy: bool = False) -> None:
-    """End the members of this process, or those alone that are still ``busy``."""
-    for member in [member for member in _MEMBERS if not (busy and member.ready)]:
+def dismiss(all_but_ready: bool = False) -> None:
+    """End the members of this process, or those alone that are not ready for the next training."""
+    for member in [member for member in _MEMBERS if not (all_but_ready and member.ready)]:
         member.kill()
         _MEMBERS.remove(member)
 
 
 def _staffed(count: int) -> list[_Member]:
-    dismiss(busy=True)
+    dismiss(all_but_ready=True)
     _MEMBERS.extend(_Member() for _ in range(count - len(_MEMBERS)))
     return _MEMBERS[:count]
 
