@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Row, text
 
 from hypevolve import __version__
-from server import views
+from server import worker_views
 from server.access import needs
 from server.caller import VISIBLE, visible
 from server.coordinator import coordinator_of
@@ -107,7 +107,7 @@ async def metrics(request: Request) -> Response:
     coordinator = coordinator_of(request)
 
     def read(connection: Connection) -> tuple[list[Row[object]], Counter[str]]:
-        seen = views.workers(connection)
+        seen = worker_views.workers(connection)
         rows = connection.execute(_CAMPAIGNS, {**visible(), "most": MOST}).all()
         return list(rows), Counter(line.status for line in [*seen.items, *seen.gone])
 

@@ -28,7 +28,7 @@ from evolution import fitness
 from evolution.campaign import Campaign
 from evolution.result_files import ResultRow, yaml_value
 from hypevolve import __version__, messages
-from server import campaigns, candidates, charts, health, insights, judging, page_words, plots, result_rows, views
+from server import campaigns, candidates, charts, health, insights, judging, page_words, plots, result_rows, views, worker_views
 from server.access import COOKIE, needs
 from server.api_results import Weights
 from server.caller import acting
@@ -85,7 +85,7 @@ async def campaigns_twin(request: Request, cursor: Cursor = None) -> CampaignsPa
 @twins.get("/workers.json", dependencies=[needs("read")])
 async def workers_twin(request: Request) -> WorkersPage:
     """What the page of workers shows."""
-    return await _read(request, views.workers)
+    return await _read(request, worker_views.workers)
 
 
 @twins.get("/c/{name}.json", dependencies=[needs("read")])
@@ -117,7 +117,9 @@ async def campaigns_page(request: Request, cursor: Cursor = None) -> Response:
 
 @pages.get("/workers", dependencies=[needs("read")])
 async def workers_page(request: Request) -> Response:
-    return await _page(request, "workers.html", await _read(request, views.workers), alive=True, gone_s=views.GONE_S)
+    return await _page(
+        request, "workers.html", await _read(request, worker_views.workers), alive=True, gone_s=worker_views.GONE_S
+    )
 
 
 @pages.get("/c/{name}", dependencies=[needs("read")])

@@ -14,8 +14,7 @@ from sqlalchemy import Connection, Row, text
 
 from evolution.campaign import Campaign
 from hypevolve import messages
-from server import campaigns, candidates, confirming, event_words, fair, fleet, gene_views, tally
-from server.caller import visible
+from server import campaigns, candidates, confirming, event_words, fleet, gene_views, tally
 from server.gene_views import GeneLine
 from server.page_messages import (
     AttemptLine,
@@ -26,16 +25,12 @@ from server.page_messages import (
     Change,
     FailureLine,
     InTraining,
-    WorkerLine,
-    WorkersPage,
 )
 
 PAGE = 25
 JUMPS = 200  # of a line of the list
 DRAWN, NEWEST_DRAWN = 1000, 250  # dots of a history; a page of a million candidates is as quick as one of a thousand
 CHILDREN_WITHIN = 1000  # numbers after a candidate among which its children are looked for
-LATE_S = 40.0  # a worker without a lease asks at least every half minute; there is no goodbye
-GONE_S = 90.0  # so long without a lease and without a word, it is gone
 
 
 def campaign_list(connection: Connection, cursor: str | None = None) -> CampaignsPage:
@@ -65,7 +60,7 @@ def campaign_list(connection: Connection, cursor: str | None = None) -> Campaign
                 created_at=summary.created_at,
             )
         )
-    return CampaignsPage(now=_now(connection), items=items, next=more)
+    return CampaignsPage(now=now(connection), items=items, next=more)
 
 
 def campaign(connection: Connection, name: str, *, state: messages.State | None, cursor: str | None) -> CampaignPage:
@@ -87,7 +82,7 @@ def campaign(connection: Connection, name: str, *, state: messages.State | None,
     since_best = None if best is None else _done_since(connection, row, best.number)
     left = counts.planned - counts.done - counts.failed - counts.cancelled
     return CampaignPage(
-        now=_now(connection),
+        now=now(connection),
         campaign=summary,
         formula=dict(document.weights),
         change=_change(best, summary.default),
@@ -134,7 +129,7 @@ def candidate(connection: Connection, name: str, number: int) -> CandidatePage:
         {"id": row.id, "number": number},
     )
     return CandidatePage(
-        now=_now(connection),
+        now=now(connection),
         campaign=row.name,
         candidate=found,
         epochs=document.epochs,
@@ -152,17 +147,7 @@ def candidate(connection: Connection, name: str, number: int) -> CandidatePage:
     )
 
 
-def workers(connection: Connection) -> WorkersPage:
-    """Every worker heard of in the last day: those that train first, those that fell silent last, those gone apart."""
-    waiting = sum(work.returned + work.unbred for work in fair.works(connection, visible()["only"]))
-    lines = [_worker_line(worker, waiting) for worker in fleet.workers(connection)]
-    order = {"training": 0, "leaving": 1, "idle": 2, "quarantined": 3, "silent": 4}
-    here = sorted((line for line in lines if line.status != "gone"), key=lambda line: (order[line.status], line.worker.name))
-    gone = sorted((line for line in lines if line.status == "gone"), key=lambda line: line.worker.seen_age_s)
-    return WorkersPage(now=_now(connection), waiting_work=waiting, items=here, gone=gone)
-
-
-def _now(connection: Connection) -> datetime:
+def now(connection: Connection) -> datetime:
     now: datetime = connection.execute(text("select clock_timestamp()")).scalar_one()
     return now
 
@@ -352,22 +337,3 @@ def _attempts(connection: Connection, campaign_id: int, number: int) -> list[Att
         {"id": campaign_id, "number": number},
     )
     return [AttemptLine.model_validate({**row._mapping, "attempt": index}) for index, row in enumerate(rows, 1)]
-
-
-def _worker_line(worker: messages.Worker, waiting: int) -> WorkerLine:
-    if worker.silent:
-        return WorkerLine(
-            worker=worker, status="silent", reason="its lease has expired; the next worker that asks gets the candidate"
-        )
-    if worker.draining and worker.seen_age_s <= GONE_S:
-        return WorkerLine(worker=worker, status="leaving", reason="finishes what it trains, then ends")
-    if worker.quarantine is not None and worker.seen_age_s <= GONE_S and not worker.leases:
-        return WorkerLine(worker=worker, status="quarantined", reason=worker.quarantine)
-    if worker.leases:
-        return WorkerLine(worker=worker, status="training", reason="")
-    if worker.seen_age_s > GONE_S:
-        return WorkerLine(worker=worker, status="gone", reason="holds nothing and no longer asks for work")
-    if worker.seen_age_s > LATE_S:
-        return WorkerLine(worker=worker, status="idle", reason="holds nothing and no longer asks for work; it may have ended")
-    reason = "is about to ask for the next candidate" if waiting else "no campaign has a candidate left to train"
-    return WorkerLine(worker=worker, status="idle", reason=reason)
