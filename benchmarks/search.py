@@ -174,12 +174,28 @@ def _ids(text: str) -> range:
         raise argparse.ArgumentTypeError(f"{text!r} is no range; write it as 1000:1020") from None
 
 
+def seed_range(text: str) -> range:
+    """The campaigns' seeds: ``3`` means 1, 2, 3; ``2:4`` means 2, 3.
+
+    Raises:
+        argparse.ArgumentTypeError: it is neither, or none is left.
+    """
+    first, colon, end = text.partition(":")
+    try:
+        seeds = range(int(first), int(end)) if colon else range(1, int(first) + 1)
+    except ValueError:
+        seeds = range(0)
+    if not seeds:
+        raise argparse.ArgumentTypeError(f"{text!r} names no seeds; write 3 for seeds 1 to 3, or 2:4 for seeds 2 and 3")
+    return seeds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ids", type=_ids, default="1000:1020", help="first:end of the landscapes")
     parser.add_argument("--recorded", choices=recorded.HALVES, help="recorded trainings instead of landscapes")
     parser.add_argument("--workers", default="1,8,64")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=seed_range, default="3", help="how many from 1 on, or first:end")
     parser.add_argument("--strategies", default="hybrid,yolov5-2021", help=f"of {', '.join((*NAMES, *peers.NAMES))}")
     parser.add_argument("--runs", type=Path, help="file of finished campaigns, read and added to")
     parser.add_argument("--json", type=Path, help="the results as a list")
@@ -205,7 +221,7 @@ def main() -> None:
     for workers in (int(text) for text in arguments.workers.split(",")):
         for name in names:
             try:
-                done = [runs.of(name, workers, problem, seed) for problem in problems for seed in range(1, arguments.seeds + 1)]
+                done = [runs.of(name, workers, problem, seed) for problem in problems for seed in arguments.seeds]
             except ImportError as error:
                 print(f"W={workers:<3d} {name:<32s} left out: {error}", flush=True)
                 continue

@@ -1,5 +1,6 @@
 """The benchmark of strategies: its landscapes are those of the test bed, its simulation is exact, and nobody got worse."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from benchmarks import recorded
 from benchmarks.landscapes import Landscape
-from benchmarks.search import Runs, interval, leads, parse, player, reached, summary, table
+from benchmarks.search import Runs, interval, leads, parse, player, reached, seed_range, summary, table
 from benchmarks.simulation import run
 
 BED = Path(__file__).parents[3] / "shared" / "bench" / "search"
@@ -145,3 +146,11 @@ def test_regression_gate():
         gains[name] = float(np.mean([one.gain for one in runs]))
     assert gains["hybrid"] > 0.5
     assert gains["hybrid"] > gains["yolov5-2021"] + 0.15
+
+
+def test_seeds_are_a_number_of_them_or_a_range():
+    assert seed_range("3") == range(1, 4)
+    assert seed_range("2:4") == range(2, 4)
+    for text in ("0", "3:3", "x", "2:x"):
+        with pytest.raises(argparse.ArgumentTypeError, match="2:4"):
+            seed_range(text)
