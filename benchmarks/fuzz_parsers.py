@@ -60,7 +60,7 @@ def _one(name: str, seconds: int, seed: int, folder: Path) -> dict[str, Any]:
     figure = {"inputs": int(inputs[1]) if inputs else 0, "found": done.returncode != 0}
     print(f"{name:<20} {figure['inputs']:>9} inputs  {'FOUND' if figure['found'] else 'nothing found'}", flush=True)
     if figure["found"]:
-        print(done.stderr[-3000:])
+        print(done.stdout[-2000:] + done.stderr[-1000:])  # the traceback, and where the input lies
     return figure
 
 

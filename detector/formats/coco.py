@@ -57,6 +57,7 @@ def _split(path: Path, reading: Reading) -> tuple[list[str], list[Sample]]:
         index = {category["id"]: i for i, category in enumerate(categories)}
         names = [str(category["name"]) for category in categories]
         images = {image["id"]: image for image in document["images"]}
+        files = {key: str(image["file_name"]) for key, image in images.items()}
         rows = {key: Rows(reading) for key in images}
         for image in images.values():
             if not (0 < image["width"] < math.inf and 0 < image["height"] < math.inf):
@@ -76,10 +77,10 @@ def _split(path: Path, reading: Reading) -> tuple[list[str], list[Sample]]:
             words = f"{where}: has a value of the wrong kind ({error}); write image_id, category_id, bbox and segmentation"
             reading.fault(DataError(words))
     samples = []
-    for key, image in images.items():
+    for key, name in files.items():
         try:
             check_count(f"{path} image {key}", len(rows[key]))
-            samples.append(rows[key].sample(_find(path, str(image["file_name"]))))
+            samples.append(rows[key].sample(_find(path, name)))
         except DataError as error:
             reading.fault(error)
     return names, samples

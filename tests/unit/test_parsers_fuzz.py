@@ -91,6 +91,7 @@ def _coco(**changes: object) -> bytes:
     [
         ("coco", b'{"images": ' + b"[" * 100_000),
         ("coco", b'{"images": ' + b"9" * 10_000 + b"}"),
+        ("coco", _coco().replace(b"file_name", b"f le_name")),
         ("coco", _coco(image_id=[1])),
         ("coco", _coco(segmentation=[1, 2])),
         ("coco", _coco(bbox=[10**400, 1, 1, 1])),
