@@ -10,13 +10,13 @@ shown as the coordinator shows them: the parts that the strategy needs, cut at i
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import record
 from benchmarks.landscapes import Landscape
 from evolution.cube import Cube
 from evolution.strategy import Candidate, History, Row, candidate_rng, create
@@ -58,7 +58,7 @@ def main() -> None:
     for one in results:
         print(" ".join(f"{name} {value}" for name, value in one.items()))
     if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        record.write(arguments.json, seed=0, results=results)
 
 
 if __name__ == "__main__":
