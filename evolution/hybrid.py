@@ -36,7 +36,8 @@ from evolution.strategy import Candidate, History, Needs, Proposal
 
 ROWS_BEFORE_MODEL = 16
 EVOLVED = 4  # every fourth candidate is a child of the evolution; of the three after it, one explores and two ascend
-BLIND = 0.6  # correlation of rows that are left out with their prediction, below which the model is not used
+BLIND = 0.6  # correlation of rows that are left out, freed from noise, with their prediction, below which the model is not used
+LEAST_SIGNAL = 0.2  # share of the scores' variance that is taken to be no noise, at least
 MODEL_ROWS, KERNEL_ROWS = 150, 100  # each: so many fittest and so many newest
 BELIEVED = 128  # candidates in training, the newest
 LEAST_SETTLED = 10
@@ -120,14 +121,27 @@ class _Rows:
         if not sound.all():
             self._keep(np.flatnonzero(sound))
             model = model.without(~sound, scores(self.fitness))
-        expected, _ = model.left_out()
-        if np.std(expected) == 0 or np.std(model.values) == 0 or np.corrcoef(expected, model.values)[0, 1] < BLIND:
+        if not sees(model):
             return
         self.model = model
         self.predicted, _ = model.predict(self.points)
 
     def _keep(self, rows: NDArray[np.intp]) -> None:
         self.numbers, self.points, self.fitness = self.numbers[rows], self.points[rows], self.fitness[rows]
+
+
+def sees(model: Model) -> bool:
+    """Whether a model predicts rows that are left out.
+
+    What was observed carries noise, so that even the truth correlates with it by no more than the square root of the share of
+    its variance that is signal (Spearman's correction for attenuation, 1904): that much less is asked of a prediction.
+    """
+    expected, _ = model.left_out()
+    variance = float(np.var(model.values))
+    if variance == 0 or np.std(expected) == 0:
+        return False
+    signal = max(1 - model.kernel.noise / variance, LEAST_SIGNAL)
+    return bool(np.corrcoef(expected, model.values)[0, 1] >= BLIND * math.sqrt(signal))
 
 
 class _Latest:

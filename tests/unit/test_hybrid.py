@@ -316,3 +316,20 @@ def test_an_ask_is_quick_at_any_size():
         )
         seconds.append(time.process_time() - began)
     assert min(seconds) < 0.1
+
+
+@pytest.mark.parametrize(("share", "seen"), [(1.0, 10), (0.3, 10), (0.0, 0)])
+def test_a_model_is_not_blamed_for_the_noise_of_the_trainings(share: float, seen: int):
+    """Rows of which 30 % of the variance is signal correlate with no prediction by more than .55; pure noise stays unseen."""
+    found, correlations = 0, list[float]()
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        points = rng.uniform(size=(200, 3))
+        signal = -((points - 0.3) ** 2).sum(axis=1)
+        values = math.sqrt(share) * signal / signal.std() + math.sqrt(1 - share) * rng.normal(size=200)
+        model = Model(gaussian_process.fit(points, values), points, values)
+        expected, _ = model.left_out()
+        correlations.append(np.corrcoef(expected, values)[0, 1])
+        found += hybrid.sees(model)
+    assert found == seen
+    assert share != 0.3 or np.median(correlations) < hybrid.BLIND  # the limit that is asked where nothing is noise
