@@ -40,7 +40,7 @@ format: $(DEV_STAMP) ## Rewrite the code in the house style
 	$(BIN)/ruff format .
 
 test: $(DEV_STAMP) ## The whole test suite, by cost: unit, integration, end to end
-	sh deploy/browser.sh
+	sh deploy/test-programs.sh
 	$(BIN)/python -m pytest
 
 bench-train: $(RUN_STAMP) ## Speed of a node: ours against the usual manner, taking turns, on BCCD where it is, else on the built-in data

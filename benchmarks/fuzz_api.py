@@ -25,7 +25,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
-from benchmarks import record
+from benchmarks import record, toy
 from benchmarks.heartbeats import coordinator
 from hypevolve.messages import PREFIX
 
@@ -49,21 +49,13 @@ class Fuzz:
             body = {"name": f"fuzz-{caller}", "scopes": [caller]}
             headers = {"Authorization": f"Bearer {self.tokens['admin']}"} if self.tokens else {}
             self.tokens[caller] = self._http.post(f"{PREFIX}/tokens", json=body, headers=headers).json()["token"]
-        time.sleep(3.5)  # until the coordinator has heard of the first token
+        while self._http.get(f"{PREFIX}/campaigns").status_code != 401:  # until the coordinator has heard of the first token
+            time.sleep(0.1)
 
     def _world(self) -> dict[str, list[Any]]:
         """Campaigns, candidates and leases that requests can name."""
-        document = {
-            "name": "toy",
-            "base": {"epochs": 3},
-            "trainer": {"python": "toy:train"},
-            "hyp": {"x": 0.5, "y": 0.3},
-            "space": {gene: {"gain": 1, "min": 0.01, "max": 1} for gene in "xy"},
-            "evolve": {"strategy": "yolov5-2021"},
-            "budget": {"candidates": 200},
-        }
         for name in ("toy", "other"):
-            self._http.post(f"{PREFIX}/campaigns", json={**document, "name": name}).raise_for_status()
+            self._http.post(f"{PREFIX}/campaigns", json=toy.campaign(name, 200, epochs=3)).raise_for_status()
         ask = {"request_id": str(uuid.uuid4()), "worker": str(uuid.uuid4()), "n": 20}
         leases = self._http.post(f"{PREFIX}/leases", json=ask).json()["leases"]
         for lease in leases[:3]:

@@ -20,21 +20,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks import record
+from benchmarks import record, toy
 from benchmarks.counters import quantile_ms
 from benchmarks.heartbeats import coordinator
 from hypevolve.messages import PREFIX
 
 BEATERS = 4
-DOCUMENT = {
-    "name": "overload",
-    "base": {"epochs": 1},
-    "trainer": {"python": "toy:train"},
-    "hyp": {"x": 0.5, "y": 0.5},
-    "space": {gene: {"gain": 1, "min": 0.0001, "max": 1} for gene in "xy"},
-    "evolve": {"strategy": "yolov5-2021"},
-    "budget": {"candidates": 1_000_000},
-}
 RESULT = {"metrics": {"map50": 0.5, "map50_95": 0.25}, "fitness": 0.275, "seconds": 1, "epochs": 1}
 
 
@@ -94,7 +85,7 @@ class _Beater(_Worker):
 def measure(url: str, clients: list[int], seconds: float, rounds: int) -> list[dict[str, Any]]:
     """For each number of clients: results stored in a second, the median of the rounds, and what became of the requests."""
     http_ = _Worker(url, threading.Event())
-    status, _ = http_.send("POST", "/campaigns", DOCUMENT)
+    status, _ = http_.send("POST", "/campaigns", toy.campaign("overload", 1_000_000))
     assert status == 201, status
     seen: dict[int, list[tuple[float, list[_Worker], list[_Beater]]]] = {n: [] for n in clients}
     for _ in range(rounds):

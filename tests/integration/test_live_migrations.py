@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from benchmarks import toy
 from benchmarks.chaos import history, journal, verdict
 from benchmarks.chaos.node import metrics_of
 from benchmarks.heartbeats import coordinator
@@ -26,15 +27,6 @@ from server.database import TURN_S, Database, alembic_config, migrate, parse_url
 WORKERS = 4
 CANDIDATES = 80
 FIRST = "0001"  # what lies below it is the empty database
-DOCUMENT = {
-    "name": "toy",
-    "base": {"epochs": 1},
-    "trainer": {"python": "toy:train"},
-    "hyp": {"x": 0.5, "y": 0.5},
-    "space": {gene: {"gain": 1, "min": 0.01, "max": 1} for gene in "xy"},
-    "evolve": {"strategy": "yolov5-2021"},
-    "budget": {"candidates": CANDIDATES},
-}
 
 
 def _take_back(url: str, revision: str) -> None:
@@ -96,7 +88,7 @@ def test_migrations_go_back_and_forth_under_workers_that_train(database_url: str
     revisions = [revision.revision for revision in ScriptDirectory.from_config(alembic_config()).walk_revisions()]
     with coordinator(tmp_path, "--db", url) as address:
         with closing(Client(address)) as people:
-            people.create_campaign(DOCUMENT)
+            people.create_campaign(toy.campaign("toy", CANDIDATES))
         workers = [_Worker(address, journals, number, told) for number in range(WORKERS)]
         for worker in workers:
             worker.start()
