@@ -35,8 +35,8 @@ def test_the_short_fault_campaign_loses_and_doubles_nothing(tmp_path: Path, caps
     assert "**0 / 0 / 0**" in shown
     assert (figures["faults"]["worker killed"], figures["faults"]["database crashed"]) == (20, 10)
     assert figures["faults"]["coordinator killed"] == 3
-    # The other 11 are poison. That every one of the 989 is stored is the verdict's part; who is killed, or sent home by a storm,
-    # between the commit and the answer never hears of it.
+    # The other 11 are poison. That every one of the 989 is stored is the verdict's part; who is killed, or sent home by a
+    # storm, between the commit and the answer never hears of it.
     assert figures["acknowledged"] >= 989 - 20 - (22 + 2) // 4
     assert figures["leases_lost"] > 0
 
