@@ -67,7 +67,7 @@ PEERS := cma-es,ultralytics-2025,yolov3-2020 method=2 parent=weighted,cmaes-sep,
 
 bench-search: $(RUN_STAMP) ## The tables of strategies in docs/STRATEGIES.md; resumes, takes an hour or two of one core
 	mkdir -p runs
-	$(SEARCH) --ids 99000:99020 --strategies "hybrid,prototype,yolov5-2021,cma-es" --runs runs/search-fresh.jsonl --record docs/results/search-confirm.json
+	$(SEARCH) --ids 130000:130040 --strategies "hybrid,prototype,yolov5-2021,cma-es" --runs runs/search-fresh.jsonl --record docs/results/search-confirm.json
 	$(SEARCH) --ids 1000:1020 --seeds 1 --strategies "hybrid,yolov5-2021,$(PEERS)" --runs runs/search-public.jsonl --record docs/results/search-public.json
 	-$(SEARCH) --recorded public --workers 8 --strategies "hybrid,yolov5-2021,$(PEERS)" --runs runs/search-recorded.jsonl --record docs/results/search-recorded.json
 

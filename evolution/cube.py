@@ -31,6 +31,8 @@ OFF, ON = 0.4, 0.6  # where rows stand on the axis of a choice
 class Cube:
     """The map between hyp sets of a space (as numbers) and points; ``start`` is the point of the start hyp set.
 
+    ``choosing`` says of each axis whether it is one of a choice.
+
     Raises:
         ValueError: every gene is fixed.
     """
@@ -53,6 +55,7 @@ class Cube:
         self._origin = self._axis(low)
         self._length = self._axis(high) - self._origin
         self.start: Vector = self.points([space.start])[0]
+        self.choosing = np.arange(len(self)) >= len(self._genes)
 
     def __len__(self) -> int:
         return len(self._genes) + sum(_axes(len(gene.choices)) for gene in self._choices)

@@ -174,16 +174,25 @@ class Model:
         k = self._covariance(_distances(points * self.kernel.inverse_lengths, self._scaled))
         return k @ self._weights, np.maximum(self.kernel.signal - ((k @ self._inverse) * k).sum(1), 1e-9)
 
-    def gradient(self, point: Vector) -> tuple[float, float, Vector, Vector]:
-        """Mean and variance at one point, and their gradients."""
-        difference = point * self.kernel.inverse_lengths - self._scaled
-        r = np.sqrt((difference * difference).sum(1))
+    def covariance(self, a: Matrix, b: Matrix) -> Matrix:
+        """What the noiseless values at the points a (rows) and b (columns) have in common, given the values known."""
+        scaled = [points * self.kernel.inverse_lengths for points in (a, b)]
+        known = [self._covariance(_distances(points, self._scaled)) for points in scaled]
+        return self._covariance(_distances(*scaled)) - known[0] @ self._inverse @ known[1].T
+
+    def gradient(self, points: Matrix) -> tuple[Vector, Vector, Matrix, Matrix]:
+        """Means and variances at points, and their gradients, a row for each point."""
+        scaled = points * self.kernel.inverse_lengths
+        r = _distances(scaled, self._scaled)
         decay = self.kernel.signal * np.exp(-ROOT3 * r)
         k = (1 + ROOT3 * r) * decay
-        slope = -3 * decay
-        solved = self._inverse @ k
-        both = np.stack([slope * self._weights, slope * solved]) @ difference * self.kernel.inverse_lengths
-        return float(k @ self._weights), max(self.kernel.signal - float(k @ solved), 1e-9), both[0], -2 * both[1]
+        solved = k @ self._inverse
+        mean, variance = (self._slope(scaled, -3 * decay * weights) for weights in (self._weights, solved))
+        return k @ self._weights, np.maximum(self.kernel.signal - (k * solved).sum(1), 1e-9), mean, -2 * variance
+
+    def _slope(self, scaled: Matrix, pulls: Matrix) -> Matrix:
+        """The sum over rows of the pull along the way from the row to each point."""
+        return np.asarray((scaled * pulls.sum(1)[:, None] - pulls @ self._scaled) * self.kernel.inverse_lengths)
 
     def left_out(self) -> tuple[Vector, Vector]:
         """What each point would be predicted from the others: means, and variances of the noisy value."""

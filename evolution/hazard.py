@@ -33,7 +33,7 @@ class Hazard:
     def probability(self, points: Matrix) -> Vector:
         return np.asarray(1 / (1 + np.exp(np.clip(-(self._odds + (points - self._middle) @ self._slope), -50, 50))))
 
-    def log_survival(self, point: Vector) -> tuple[float, Vector]:
-        """The logarithm of the probability not to fail, and its gradient."""
-        failing = float(self.probability(point[None])[0])
-        return float(np.log1p(-failing)), -failing * self._slope
+    def log_survival(self, points: Matrix) -> tuple[Vector, Matrix]:
+        """The logarithms of the probabilities not to fail, and their gradients, a row for each point."""
+        failing = self.probability(points)
+        return np.log1p(-failing), -failing[:, None] * self._slope

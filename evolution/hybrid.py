@@ -4,9 +4,9 @@
 first rows            until 16 rows are there, a child of the rank-weighted mean of the fittest (``recombination``)
 model                 a Gaussian process over the log fitness of rows; a failed training is no value, which would bend the
                       model, but moves the border of ``hazard``; so is a row far below what the others predict, which went wrong
-of every four         one is a child of the rank-weighted mean of the rows that the model thinks best; one is the point of
-                      largest expected improvement in a box around the best of them, candidates in training believed to come
-                      out as predicted; two are ascents, each from one of the best rows to the highest lower confidence bound
+of every four         one is a child of the rank-weighted mean of the rows that the model thinks best; three are, among ascents
+                      from these rows and children around them, the one whose training is expected to raise the best prediction
+                      most (``knowledge_gradient``), candidates in training believed to come out as predicted
 model that is blind   while it does not predict rows that are left out, children as in the beginning
 incumbent             the point of highest lower confidence bound near the best row, trained or not
 ====================  =========================================================================================================
@@ -18,42 +18,42 @@ fitted to rows below a number that moves on in steps, so that most proposals fin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import ndtr
 
 from evolution import gaussian_process, recombination
-from evolution.cube import Cube, Matrix, Vector, reflected
+from evolution.ascent import Objective, ascend
+from evolution.cube import Cube, Matrix, Vector
 from evolution.gaussian_process import Model
 from evolution.hazard import Hazard
+from evolution.knowledge_gradient import knowledge_gradient
 from evolution.space import Gene, Space
 from evolution.strategy import Candidate, History, Needs, Proposal
 
 ROWS_BEFORE_MODEL = 16
-EVOLVED = 4  # every fourth candidate is a child of the evolution; of the three after it, one explores and two ascend
+EVOLVED = 4  # every fourth candidate is a child of the evolution
 BLIND = 0.6  # correlation of rows that are left out, freed from noise, with their prediction, below which the model is not used
 LEAST_SIGNAL = 0.2  # share of the scores' variance that is taken to be no noise, at least
 MODEL_ROWS, KERNEL_ROWS = 150, 100  # each: so many fittest and so many newest
 BELIEVED = 128  # candidates in training, the newest
 LEAST_SETTLED = 10
 
-HALF_WIDTH, LEAST_WIDTH = 0.10, 0.04  # of the box, along an axis of usual relevance
-HALVED = 50  # candidates without a better row that halve the box
-CAUTIOUS_WIDTH = 0.05  # of the box in which the incumbent is sought
-ASCENT_WIDTH, ASCENT_CAUTION, ASCENDING = 0.15, 1.0, 0.8  # of an ascent: its box, its caution, the share of the genes that move
-LEADERS, NEAR, ANYWHERE, CLIMBS = 5, 25, 50, 2  # rows to look around, points around each, points in the box, starts of a climb
+LEADERS = 5  # rows to look around, beside the mean of the elite
+ASCENTS, CLIMB, ASCENDING = 48, 12, 0.8  # how many, in so many steps, in which share of the genes
+ASCENT_WIDTH = 0.15  # half width of the box of an ascent, along an axis of usual relevance
+BROOD, STEPS = 96, (0.05, 0.10, 0.15)  # children around the leaders, and their steps
+KNOWN = 15  # best rows whose prediction a training can raise, beside the ends of the ascents
+CAUTIOUS_WIDTH, CAUTIOUS_CLIMB = 0.05, 30  # half width of the box in which the incumbent is sought, and steps
 CAUTION = 3.0  # standard deviations by which the incumbent's bound lies below its mean
 RISK = 0.25  # a child of the evolution that fails more probably than this is drawn again
 CHILDREN = 4
+LONE_STEP = 0.07  # of a child bred while nothing is in training; the more there is, the nearer to the usual step
 
 LOWEST = -2.5  # score of the worst rows
-
-Objective = Callable[[Vector], tuple[float, Vector]]
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,7 @@ class Hybrid:
             return view.child(view.fitness, rng)
         if history.number % EVOLVED == 0:
             return view.child(view.predicted, rng)
-        if history.number % EVOLVED > 1:
-            return view.ascent(view.model, rng)
-        return view.improvement(view.model, rng)
+        return view.most_informative(view.model, rng)
 
     def incumbent(self, space: Space, history: History) -> dict[str, float] | None:
         """The hyp set it would recommend now, trained or not; None while there is no row."""
@@ -161,73 +159,72 @@ _LATEST = _Latest()
 
 
 class _View:
-    """A history as a proposal sees it: its rows and their model, what is in training, where the search stands."""
+    """A history as a proposal sees it: its rows and their model, what is in training."""
 
     def __init__(self, cube: Cube, history: History) -> None:
         self.cube = cube
+        lone = recombination.STEP - (recombination.STEP - LONE_STEP) / (1 + len(history.pending))
+        self.step = np.where(cube.choosing, recombination.STEP, lone)  # a smaller one would hardly ever choose anew
         self.pending = _points(cube, history.pending)[-BELIEVED:]
         # Whoever is numbered below this has ended, but for a few: twice as many are in the wave in training.
-        self.ended = history.number - 2 * len(history.pending)
-        rows = _LATEST.of(cube, history, refit_at(self.ended))
+        ended = history.number - 2 * len(history.pending)
+        rows = _LATEST.of(cube, history, refit_at(ended))
         self.numbers, self.points, self.fitness, self.hazard = rows.numbers, rows.points, rows.fitness, rows.hazard
         self.model = rows.model
         self.predicted = rows.predicted
 
     def child(self, ranking: Vector, rng: np.random.Generator) -> Proposal:
         """A child of the best rows by ``ranking``: the first of a few that will hardly fail, else the safest."""
-        parent, parents = self.cube.start, np.zeros(0, dtype=int)
+        parent, parents = self.cube.start, list[int]()
         if len(ranking) > 1:
             order = _ranked(ranking)
-            parent, parents = recombination.centre(self.points, order), self.numbers[recombination.elite(order)[0]]
-        children = [recombination.child(parent, rng) for _ in range(CHILDREN)]
+            parent, parents = recombination.centre(self.points, order), self._elite(order)
+        children = [recombination.child(parent, rng, self.step) for _ in range(CHILDREN)]
         risks = self.hazard.probability(np.array(children))
         chosen = int((risks < RISK).argmax()) if (risks < RISK).any() else int(risks.argmin())
-        return Proposal(self.cube.hyp(children[chosen]), tuple(parents.tolist()))
+        return Proposal(self.cube.hyp(children[chosen]), tuple(parents))
 
-    def improvement(self, model: Model, rng: np.random.Generator) -> Proposal:
-        """The point of largest expected improvement that does not fail, around the row with the best prediction."""
-        best = int(self.predicted.argmax())
-        target = float(self.predicted[best])
-        stale = max(0, self.ended - int(self.numbers[best]))
-        lower, upper = box(model, self.points[best], max(HALF_WIDTH * 0.5 ** (stale / HALVED), LEAST_WIDTH))
+    def most_informative(self, model: Model, rng: np.random.Generator) -> Proposal:
+        """Among ascents from the best rows and children around them, the one whose training is worth most.
+
+        Its merit alone decides whether a candidate exploits or explores. That rows, genes and steps are drawn, and that
+        candidates in training are believed, keeps many workers apart.
+        """
+        order = _ranked(self.predicted)
+        leaders = order[:LEADERS]
+        origins = np.vstack([self.points[leaders], recombination.centre(self.points, order)])
+        parents = [*((int(number),) for number in self.numbers[leaders]), tuple(self._elite(order))]
+        climbing, brooding = np.arange(ASCENTS) % len(origins), np.arange(BROOD) % len(origins)
+        tops = self._ascents(model, origins[climbing], rng)
+        steps = np.resize(np.repeat(STEPS, len(origins)), BROOD)
+        points = np.vstack([tops, recombination.children(origins[brooding], steps[:, None], rng)])
+        known = np.vstack([self.points[order[:KNOWN]], origins[-1:], tops])
         if len(self.pending):
             model = model.believing(self.pending)
-        leaders = self.points[_ranked(self.predicted)[:LEADERS]]
-        starts = _starts(leaders, lower, upper, rng)
-        mean, variance = model.predict(starts)
-        merit = log_improvement(mean, np.sqrt(variance), target) + np.log1p(-self.hazard.probability(starts))
+        merit = knowledge_gradient(model, points, known) * (1 - self.hazard.probability(points))
+        chosen = int(merit.argmax())
+        return Proposal(self.cube.hyp(points[chosen]), parents[np.concatenate([climbing, brooding])[chosen]])
 
-        def gain(point: Vector) -> tuple[float, Vector]:
-            value, slope = _improvement_at(model, point, target)
-            safety, safety_slope = self.hazard.log_survival(point)
-            return value + safety, slope + safety_slope
+    def _ascents(self, model: Model, starts: Matrix, rng: np.random.Generator) -> Matrix:
+        """From each start, in most of its genes, the point of highest prediction in a box."""
+        moved = rng.random(starts.shape) < ASCENDING
+        moved |= ~moved.any(axis=1, keepdims=True)  # few genes: all rather than none
+        lower, upper = box(model, starts, ASCENT_WIDTH)
+        lower, upper = np.where(moved, lower, starts), np.where(moved, upper, starts)
+        return ascend(self._bound(model, 0.0), starts, lower, upper, CLIMB)
 
-        found = climb(gain, starts[_ranked(merit)[:CLIMBS]], lower, upper, iterations=15)
-        return Proposal(self.cube.hyp(found), (int(self.numbers[best]),))
-
-    def ascent(self, model: Model, rng: np.random.Generator) -> Proposal:
-        """From one of the best rows, in most of the genes, the point of highest lower confidence bound.
-
-        Expected improvement in 29 genes likes the far corners of its box, most of which are worse than the row it started from.
-        This stays where the model knows something; that rows and genes are drawn keeps many workers apart.
-        """
-        leader = int(_ranked(self.predicted)[rng.integers(min(LEADERS, len(self.points)))])
-        start = self.points[leader]
-        lower, upper = box(model, start, ASCENT_WIDTH)
-        moved = rng.random(len(start)) < ASCENDING
-        moved |= not moved.any()  # few genes: all rather than none
-        lower, upper = np.where(moved, lower, start), np.where(moved, upper, start)
-        found = climb(self._bound(model, ASCENT_CAUTION), start[None], lower, upper, iterations=15)
-        return Proposal(self.cube.hyp(found), (int(self.numbers[leader]),))
+    def _elite(self, order: NDArray[np.intp]) -> list[int]:
+        """The numbers of the rows that the rank-weighted mean is made of."""
+        return list(self.numbers[recombination.elite(order)[0]].tolist())
 
     def _bound(self, model: Model, caution: float) -> Objective:
         """The lower confidence bound, so many standard deviations below the mean, with the chance not to fail."""
 
-        def bound(point: Vector) -> tuple[float, Vector]:
-            mean, variance, slope, variance_slope = model.gradient(point)
-            sd = math.sqrt(variance)
-            safety, safety_slope = self.hazard.log_survival(point)
-            return mean - caution * sd + safety, slope - caution * variance_slope / (2 * sd) + safety_slope
+        def bound(points: Matrix) -> tuple[Vector, Matrix]:
+            mean, variance, slope, variance_slope = model.gradient(points)
+            sd = np.sqrt(variance)
+            safety, safety_slope = self.hazard.log_survival(points)
+            return mean - caution * sd + safety, slope - caution * variance_slope / (2 * sd)[:, None] + safety_slope
 
         return bound
 
@@ -236,9 +233,9 @@ class _View:
         means = [recombination.centre(self.points, _ranked(ranking)) for ranking in (self.predicted, self.fitness)]
         known = np.vstack([self.points, *means])
         mean, variance = model.predict(known)
-        start = known[int((mean - CAUTION * np.sqrt(variance)).argmax())]
-
-        return self.cube.hyp(climb(self._bound(model, CAUTION), start[None], *box(model, start, CAUTIOUS_WIDTH), iterations=30))
+        start = known[[(mean - CAUTION * np.sqrt(variance)).argmax()]]
+        (top,) = ascend(self._bound(model, CAUTION), start, *box(model, start, CAUTIOUS_WIDTH), CAUTIOUS_CLIMB)
+        return self.cube.hyp(top)
 
 
 def _points(cube: Cube, candidates: tuple[Candidate, ...]) -> Matrix:
@@ -282,55 +279,9 @@ def scores(fitness: Vector) -> Vector:
     return np.asarray(result - result.mean())
 
 
-def box(model: Model, middle: Vector, half_width: float) -> tuple[Vector, Vector]:
-    """Where the model is trusted around ``middle``: wider along axes that matter less, inside the cube."""
+def box(model: Model, middles: Matrix, half_width: float) -> tuple[Matrix, Matrix]:
+    """Where the model is trusted around points: wider along axes that matter less, inside the cube."""
     relevance = model.kernel.inverse_lengths
     relevance = np.clip(relevance / np.exp(np.log(relevance).mean()), 0.25, 4.0)
     half = half_width / np.sqrt(relevance)
-    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
-
-
-def _starts(leaders: Matrix, lower: Vector, upper: Vector, rng: np.random.Generator) -> Matrix:
-    """Points in the box: steps in some of the genes from each leader, and points anywhere."""
-    d = len(lower)
-    around = np.repeat(leaders, NEAR, axis=0)
-    moved = rng.random(around.shape) < np.maximum(4 / d, rng.random((len(around), 1)))
-    around = reflected(around + moved * rng.standard_normal(around.shape) * (upper - lower) / 4)
-    anywhere = lower + rng.random((ANYWHERE, d)) * (upper - lower)
-    return np.clip(np.vstack([around, anywhere]), lower, upper)
-
-
-def climb(objective: Objective, starts: Matrix, lower: Vector, upper: Vector, iterations: int) -> Vector:
-    """The highest point in the box that gradient ascent finds from the starts."""
-
-    def loss(point: Vector) -> tuple[float, Vector]:
-        value, slope = objective(point)
-        return -value, -slope
-
-    bounds = list(zip(lower, upper, strict=True))
-    ends = [
-        minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": iterations}) for start in starts
-    ]
-    return np.asarray(np.clip(min(ends, key=lambda end: float(end.fun)).x, lower, upper))
-
-
-def log_improvement(mean: Vector, sd: Vector, target: float) -> Vector:
-    """Logarithm of the expected improvement over ``target``, by its asymptote where it would underflow."""
-    u = (mean - target) / sd
-    density = np.exp(-0.5 * u * u) / math.sqrt(2 * math.pi)
-    near = np.log(np.maximum(u * ndtr(u) + density, 1e-300))
-    far = -0.5 * u * u - 0.5 * math.log(2 * math.pi) - 2 * np.log(np.maximum(-u, 1.0))
-    return np.asarray(np.log(sd) + np.where(u > -6, near, far))
-
-
-def _improvement_at(model: Model, point: Vector, target: float) -> tuple[float, Vector]:
-    """``log_improvement`` at one point, and its gradient."""
-    mean, variance, mean_slope, variance_slope = model.gradient(point)
-    sd = math.sqrt(variance)
-    sd_slope = variance_slope / (2 * sd)
-    u = (mean - target) / sd
-    value = float(log_improvement(np.array([mean]), np.array([sd]), target)[0])
-    if u > -6:
-        density, below = math.exp(-0.5 * u * u) / math.sqrt(2 * math.pi), float(ndtr(u))
-        return value, (below * mean_slope + density * sd_slope) / (sd * max(u * below + density, 1e-300))
-    return value, sd_slope / sd - (u + 2 / u) * (mean_slope - u * sd_slope) / sd
+    return np.maximum(middles - half, 0.0), np.minimum(middles + half, 1.0)

@@ -28,7 +28,13 @@ def centre(points: Matrix, order: NDArray[np.intp]) -> Vector:
     return np.asarray(weights @ points[chosen])
 
 
-def child(parent: Vector, rng: np.random.Generator, step: float = STEP) -> Vector:
-    """A step from the parent in most genes; its size differs from child to child by a factor of up to 3."""
-    moved = rng.random(len(parent)) < MOVED
-    return reflected(parent + moved * rng.standard_normal(len(parent)) * step * rng.uniform(0.5, 1.5))
+def child(parent: Vector, rng: np.random.Generator, step: float | Vector = STEP) -> Vector:
+    """A step from the parent in most genes, of one size or of one for each axis; children's steps differ up to threefold."""
+    return np.asarray(children(parent[None], np.atleast_1d(step)[None], rng)[0])
+
+
+def children(parents: Matrix, steps: Matrix, rng: np.random.Generator) -> Matrix:
+    """A child of each parent, a row of ``parents``, by its row of ``steps``: a size for each axis, or one for all."""
+    moved = rng.random(parents.shape) < MOVED
+    directions = moved * rng.standard_normal(parents.shape)
+    return reflected(parents + directions * steps * rng.uniform(0.5, 1.5, (len(parents), 1)))
