@@ -112,9 +112,9 @@ def _distances(a: Matrix, b: Matrix) -> Matrix:
 
 def _inverse(k: Matrix, noise: float) -> tuple[Matrix | None, float]:
     """The inverse of k + noise, and the logarithm of its determinant; None where it is singular."""
-    noisy = k.copy()
+    noisy = k.copy().T  # symmetric, and so in the order in which LAPACK works in place
     noisy.flat[:: len(k) + 1] += noise + JITTER
-    factor, info = dpotrf(noisy, lower=1, clean=1)
+    factor, info = dpotrf(noisy, lower=1, clean=1, overwrite_a=1)
     if info:
         return None, 0.0
     logdet = 2 * float(np.log(np.diag(factor)).sum())
@@ -132,10 +132,12 @@ class Model:
     def __init__(self, kernel: Kernel, points: Matrix, values: Vector) -> None:
         self.kernel, self.points, self.values = kernel, points, values
         self._scaled = points * kernel.inverse_lengths
+        self._noise = kernel.noise
         covariance = self._covariance(_distances(self._scaled, self._scaled))
-        inverse, _ = _inverse(covariance, kernel.noise)
+        inverse, _ = _inverse(covariance, self._noise)
         if inverse is None:
-            inverse, _ = _inverse(covariance, kernel.noise + 1e-2 * kernel.signal)
+            self._noise += 1e-2 * kernel.signal
+            inverse, _ = _inverse(covariance, self._noise)
         assert inverse is not None
         self._inverse = inverse
         self._weights = inverse @ values
@@ -171,28 +173,47 @@ class Model:
 
     def predict(self, points: Matrix) -> tuple[Vector, Vector]:
         """Means and variances (of the noiseless value)."""
-        k = self._covariance(_distances(points * self.kernel.inverse_lengths, self._scaled))
+        k = self._common(points)
         return k @ self._weights, np.maximum(self.kernel.signal - ((k @ self._inverse) * k).sum(1), 1e-9)
 
-    def covariance(self, a: Matrix, b: Matrix) -> Matrix:
-        """What the noiseless values at the points a (rows) and b (columns) have in common, given the values known."""
-        scaled = [points * self.kernel.inverse_lengths for points in (a, b)]
-        known = [self._covariance(_distances(points, self._scaled)) for points in scaled]
-        return self._covariance(_distances(*scaled)) - known[0] @ self._inverse @ known[1].T
+    def joint(self, points: Matrix, others: Matrix) -> tuple[Vector, Vector, Matrix]:
+        """Variances of the points, means of the others, and covariances of both, a row for each point; of noiseless values."""
+        known, theirs = self._common(points), self._common(others)
+        solved = known @ self._inverse
+        scaled = [some * self.kernel.inverse_lengths for some in (points, others)]
+        variances = np.maximum(self.kernel.signal - (solved * known).sum(1), 1e-9)
+        return variances, theirs @ self._weights, self._covariance(_distances(*scaled)) - solved @ theirs.T
+
+    def _common(self, points: Matrix) -> Matrix:
+        """The prior covariances of points with the rows."""
+        return self._covariance(_distances(points * self.kernel.inverse_lengths, self._scaled))
+
+    def mean_gradient(self, points: Matrix) -> tuple[Vector, Matrix]:
+        """Means at points, and their gradients, a row for each point: half the work of ``gradient``."""
+        scaled, k, decay = self._near(points)
+        return k @ self._weights, self._slope(scaled, -3 * decay * self._weights)
 
     def gradient(self, points: Matrix) -> tuple[Vector, Vector, Matrix, Matrix]:
         """Means and variances at points, and their gradients, a row for each point."""
-        scaled = points * self.kernel.inverse_lengths
-        r = _distances(scaled, self._scaled)
-        decay = self.kernel.signal * np.exp(-ROOT3 * r)
-        k = (1 + ROOT3 * r) * decay
+        scaled, k, decay = self._near(points)
         solved = k @ self._inverse
         mean, variance = (self._slope(scaled, -3 * decay * weights) for weights in (self._weights, solved))
         return k @ self._weights, np.maximum(self.kernel.signal - (k * solved).sum(1), 1e-9), mean, -2 * variance
 
+    def _near(self, points: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+        """The points in units of length scales, their covariances with the rows, and what these decay by."""
+        scaled = points * self.kernel.inverse_lengths
+        r = _distances(scaled, self._scaled)
+        decay = self.kernel.signal * np.exp(-ROOT3 * r)
+        return scaled, (1 + ROOT3 * r) * decay, decay
+
     def _slope(self, scaled: Matrix, pulls: Matrix) -> Matrix:
         """The sum over rows of the pull along the way from the row to each point."""
         return np.asarray((scaled * pulls.sum(1)[:, None] - pulls @ self._scaled) * self.kernel.inverse_lengths)
+
+    def smoothed(self) -> Vector:
+        """What is predicted at the points themselves: their values without what is taken to be noise."""
+        return self.values - (self._noise + JITTER) * self._weights
 
     def left_out(self) -> tuple[Vector, Vector]:
         """What each point would be predicted from the others: means, and variances of the noisy value."""

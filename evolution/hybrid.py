@@ -122,7 +122,7 @@ class _Rows:
         if not sees(model):
             return
         self.model = model
-        self.predicted, _ = model.predict(self.points)
+        self.predicted = model.smoothed()
 
     def _keep(self, rows: NDArray[np.intp]) -> None:
         self.numbers, self.points, self.fitness = self.numbers[rows], self.points[rows], self.fitness[rows]
@@ -211,20 +211,30 @@ class _View:
         moved |= ~moved.any(axis=1, keepdims=True)  # few genes: all rather than none
         lower, upper = box(model, starts, ASCENT_WIDTH)
         lower, upper = np.where(moved, lower, starts), np.where(moved, upper, starts)
-        return ascend(self._bound(model, 0.0), starts, lower, upper, CLIMB)
+        return ascend(self._expected(model), starts, lower, upper, CLIMB)
 
     def _elite(self, order: NDArray[np.intp]) -> list[int]:
         """The numbers of the rows that the rank-weighted mean is made of."""
         return list(self.numbers[recombination.elite(order)[0]].tolist())
 
-    def _bound(self, model: Model, caution: float) -> Objective:
-        """The lower confidence bound, so many standard deviations below the mean, with the chance not to fail."""
+    def _expected(self, model: Model) -> Objective:
+        """The mean, with the chance not to fail."""
+
+        def expected(points: Matrix) -> tuple[Vector, Matrix]:
+            mean, slope = model.mean_gradient(points)
+            safety, safety_slope = self.hazard.log_survival(points)
+            return mean + safety, slope + safety_slope
+
+        return expected
+
+    def _bound(self, model: Model) -> Objective:
+        """The lower confidence bound, with the chance not to fail."""
 
         def bound(points: Matrix) -> tuple[Vector, Matrix]:
             mean, variance, slope, variance_slope = model.gradient(points)
             sd = np.sqrt(variance)
             safety, safety_slope = self.hazard.log_survival(points)
-            return mean - caution * sd + safety, slope - caution * variance_slope / (2 * sd)[:, None] + safety_slope
+            return mean - CAUTION * sd + safety, slope - CAUTION * variance_slope / (2 * sd)[:, None] + safety_slope
 
         return bound
 
@@ -234,7 +244,7 @@ class _View:
         known = np.vstack([self.points, *means])
         mean, variance = model.predict(known)
         start = known[[(mean - CAUTION * np.sqrt(variance)).argmax()]]
-        (top,) = ascend(self._bound(model, CAUTION), start, *box(model, start, CAUTIOUS_WIDTH), CAUTIOUS_CLIMB)
+        (top,) = ascend(self._bound(model), start, *box(model, start, CAUTIOUS_WIDTH), CAUTIOUS_CLIMB)
         return self.cube.hyp(top)
 
 

@@ -18,9 +18,8 @@ OUTCOMES = ndtri((np.arange(16) + 0.5) / 16)  # of a training, in standard devia
 
 def knowledge_gradient(model: Model, points: Matrix, references: Matrix) -> Vector:
     """The expected rise of the highest mean among references (m, d) by one noisy value at each of the points (n, d)."""
-    means, _ = model.predict(references)
-    _, variances = model.predict(points)
+    variances, means, covariances = model.joint(points, references)
     # The means move together with the value by so much for each standard deviation of it.
-    moves = model.covariance(points, references) / np.sqrt(variances + model.kernel.noise)[:, None]
+    moves = covariances / np.sqrt(variances + model.kernel.noise)[:, None]
     highest = (means + moves[:, None] * OUTCOMES[:, None]).max(2)
     return np.asarray(highest.mean(1) - means.max())

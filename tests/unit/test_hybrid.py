@@ -137,6 +137,9 @@ def test_gradients_of_predictions_are_right():
     points = np.array([[0.3, 0.4, 0.6, 0.2], [0.9, 0.1, 0.5, 0.7]])
     means, variances, mean_slopes, variance_slopes = model.gradient(points)
     assert np.array([means, variances]) == pytest.approx(np.array(model.predict(points)))
+    alone = model.mean_gradient(points)
+    assert (alone[0] == means).all()
+    assert (alone[1] == mean_slopes).all()
     for i, step in enumerate(np.eye(4) * 1e-6):
         (up, up_v), (down, down_v) = (model.predict(points + s) for s in (step, -step))
         assert mean_slopes[:, i] == pytest.approx((up - down) / 2e-6, rel=1e-4, abs=1e-6)
@@ -158,6 +161,17 @@ def test_an_ascent_finds_the_top_of_its_box_and_leaves_axes_without_width():
     assert (ends[:, 3] == 0.4).all()
     flat = ascent.ascend(lambda points: (np.zeros(len(points)), np.zeros_like(points)), starts, starts - 0.1, starts + 0.1, 5)
     assert (flat == starts).all()
+
+
+def test_smoothed_is_what_is_predicted_at_the_rows():
+    x, y = sample(n=30)
+    x[7] = x[3]
+    for noise in (0.2, 1e-4, -1e-5):  # with the last the covariance is indefinite, and noise is added
+        model = Model(Kernel(np.ones(4), 1.0, noise), x, y)
+        assert model.smoothed() == pytest.approx(model.predict(x)[0], abs=1e-6)
+    gone = np.arange(30) % 7 == 0
+    model = model.without(gone, y[~gone])
+    assert model.smoothed() == pytest.approx(model.predict(x[~gone])[0], abs=1e-6)
 
 
 def test_left_out_is_what_the_others_predict():
