@@ -60,15 +60,15 @@ def test_changes_that_cannot_be(api: Any) -> None:
 
 def test_choices_come_and_go_and_every_candidate_can_be_bred_again(api: Any) -> None:
     hyp, space = {"x": 0.5, "kind": "b"}, {"x": {"gain": 1, "min": 0.01, "max": 1}, "kind": ["a", "b", "c"]}
-    api.create(candidates=60, hyp=hyp, space=space, evolve={"strategy": "hybrid", "seed": 5})
+    api.create(candidates=80, hyp=hyp, space=space, evolve={"strategy": "hybrid", "seed": 5})
     assert len({hyp["kind"] for hyp in _train(api, 20)}) > 1
     assert _change(api, kind={"choices": ["c", "d", "a"]}).status_code == 200  # the start is gone, the others stand elsewhere
-    after = {hyp["kind"] for hyp in _train(api, 25)}
+    after = {hyp["kind"] for hyp in _train(api, 45)}
     assert len(after) > 1
     assert after <= {"a", "c", "d"}
     assert _change(api, kind={"gain": 0, "start": "d"}).status_code == 200
     assert {hyp["kind"] for hyp in _train(api, 5)} == {"d"}
-    for number in range(50):
+    for number in range(70):
         again = api.database.run(lambda connection, number=number: replaying.replay(connection, "toy", number))
         assert again == api.candidate(number)["hyp"], number
     for change, said in (
