@@ -31,7 +31,8 @@ class Hazard:
         self._odds = float(np.log(len(failed) / len(finished)))
 
     def probability(self, points: Matrix) -> Vector:
-        return np.asarray(1 / (1 + np.exp(np.clip(-(self._odds + (points - self._middle) @ self._slope), -50, 50))))
+        against = -(self._odds + (points - self._middle) @ self._slope)
+        return np.asarray(1 / (1 + np.exp(np.clip(against, -36, 50))))  # never quite 1: a logarithm is taken of the rest
 
     def log_survival(self, points: Matrix) -> tuple[Vector, Matrix]:
         """The logarithms of the probabilities not to fail, and their gradients, a row for each point."""

@@ -253,6 +253,9 @@ def test_the_border_of_failures():
     for i, step in enumerate(np.eye(5) * 1e-6):
         numeric = (hazard.log_survival(points + step)[0] - hazard.log_survival(points - step)[0]) / 2e-6
         assert slopes[:, i] == pytest.approx(numeric, rel=1e-3, abs=1e-6)
+    survival, slopes = Hazard(x[~lost] * 1e-3, x[lost] * 1e-3 + 0.9).log_survival(np.ones((1, 5)))  # far behind a steep border
+    assert np.isfinite(survival).all()
+    assert np.isfinite(slopes).all()
     assert (Hazard(x, x[:1]).probability(x) < 1e-9).all()  # one failure says nothing
 
 
